@@ -89,11 +89,9 @@ impl Verify {
 /// The error with flags in the place of the library's names, and with what to do about it.
 fn explained(error: Error, settings: &Settings, config: &Config) -> anyhow::Error {
     let error = match error {
-        Error::Config { key, detail, remedy } => Error::Config {
-            key: key.replace("VerifyOptions::keys", "--key").replace("VerifyOptions::pruned", "--pruned"),
-            detail,
-            remedy,
-        },
+        Error::Config { key, detail, remedy } => {
+            Error::Config { key: key.replace("VerifyOptions::keys", "--key"), detail, remedy }
+        }
         other => other,
     };
     starting::with_way_out(failure::of_start(settings.with_line(error, config)), config)
@@ -112,7 +110,7 @@ fn print(output: &mut Output, report: &VerifyReport) -> anyhow::Result<()> {
         (report.dead_letters, "dead letters"),
         (report.counted, "of routes without a key"),
         (report.dropped, "dropped by the routes"),
-        (report.pruned, "before the first row of their table"),
+        (report.pruned, "deleted by the retention, or before the first row of a --pruned table"),
         (report.repeated, "sent twice by a recorder, and stored once"),
         (report.returned, "in the stream again: the next start stores them"),
     ];

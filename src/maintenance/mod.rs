@@ -32,12 +32,12 @@ pub use backup::{BackupOptions, BackupReport, backup};
 pub use compact::{CompactOptions, compact};
 pub use export::{ExportOptions, ExportReport, ExportSource, ExportTarget, export};
 pub use export_format::ExportFormat;
+pub use gaps::{EpochPosition, GapRange, GapState, GapsOptions, GapsReport, gaps};
 pub use import::{BadLines, ImportOptions, ImportReport, import};
+pub use replay::{ReplayEnd, ReplayOptions, ReplayReport, ReplayStart, replay};
 pub use restore::{RestoreOptions, RestoreReport, restore};
 pub use retain::{RetainOptions, retain, retention_forecast};
+pub use verify::{Finding, Findings, TableCount, VerifyOptions, VerifyReport, verify};
 
-pub use gaps::{EpochPosition, GapRange, GapState, GapsOptions, GapsReport, gaps};
-pub use replay::{ReplayEnd, ReplayOptions, ReplayReport, ReplayStart, replay};
 pub(crate) use restore::missing_in_stream;
 pub(crate) use table_filters::TableFilters;
-pub use verify::{Finding, Findings, TableCount, VerifyOptions, VerifyReport, verify};

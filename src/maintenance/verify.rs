@@ -29,8 +29,9 @@ pub struct VerifyOptions {
     /// Columns that have the sequences of routed events: `messages.seq`. A column that a route's statement fills with `:sequence`
     /// (`INSERT INTO messages(seq, …) VALUES (:sequence, …)`) is found without this. Default none.
     pub keys: Vec<String>,
-    /// Tables whose oldest rows were deleted on purpose, as by a retention: `events`, or the table of a route. Messages before the first
-    /// row that is there are not missing. Default none.
+    /// Tables whose oldest rows were deleted on purpose: `events`, or the table of a route. Messages before the first row that is there
+    /// are not missing. Those of `[retention]` count without this; if a rule of it has a condition or a column, no message of its table
+    /// is missing. Default none.
     pub pruned: Vec<String>,
     /// Store the messages that the database lacks, through the routes. No collector may run meanwhile. Default false.
     pub repair: bool,
@@ -98,7 +99,7 @@ pub struct VerifyReport {
     pub repeated: u64,
     /// How many were lost when they were due, and are in the stream again. The next start of the collector stores them.
     pub returned: u64,
-    /// How many come before the first row of their table, which is in `pruned`.
+    /// How many have no row because it was deleted on purpose, or may have been.
     pub pruned: u64,
     /// How many belong to routes without a key: only their number was compared.
     pub counted: u64,
@@ -179,22 +180,32 @@ pub fn verify(
     task.report("connecting", 0, None, "messages")?;
     let reader = StreamReader::open(&config.broker, &filters)?;
     let path = &config.database.path;
+    let pruned = pruned(&config, options);
     let (mut _lock, mut database) = (None, None);
     if options.repair {
         Database::must_be_usable(&config.database, &routes)?;
         if !path.exists() {
             // The error says that there is none.
-            Verification::open(path, &config.broker.stream, &routes, (&options.keys, &options.pruned), task)?;
+            Verification::open(path, &config.broker.stream, &routes, (&options.keys, &pruned), task)?;
         }
         _lock = Some(Lock::take_at(path, StartPhase::Opening)?);
         let wanted = || task.report("opening", 0, None, "messages").is_ok();
         let opened = Database::open_while(&config.database, &routes, &config.queries, &wanted);
         database = Some(opened.map(|(database, _)| database)?);
     }
-    let verification =
-        Verification::open(path, &config.broker.stream, &routes, (&options.keys, &options.pruned), task)?;
+    let verification = Verification::open(path, &config.broker.stream, &routes, (&options.keys, &pruned), task)?;
     let mut comparison = Comparison { reader, filters, verification, options, database, task };
     comparison.run(&config.broker.stream)
+}
+
+/// The tables from which rows are deleted on purpose, and whether these are always the oldest.
+fn pruned(config: &Config, options: &VerifyOptions) -> Vec<(String, bool)> {
+    let named = options.pruned.iter().map(|table| (table.clone(), true));
+    let retained = config.retention.tables.iter().map(|(table, rules)| {
+        let only_oldest = rules.0.iter().all(|rule| rule.condition.is_none() && rule.column.is_none());
+        (table.clone(), only_oldest)
+    });
+    retained.chain(named).collect()
 }
 
 /// One run of a verification.

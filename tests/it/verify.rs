@@ -215,7 +215,14 @@ fn rows_that_were_deleted_by_age_are_not_missing() {
     assert_eq!((status, &report["pruned"], sequences(&report["missing"])), (1, &json!(10), vec![20]), "{report}");
     let (status, report) = verified(&fixture, &["--pruned", "events", "--repair"]);
     assert_eq!((status, oracle::count(&fixture.database())), (0, 20), "{report}");
-    refused(&mut verify(&fixture, &["--pruned", "nothing"]), 2, &["--pruned: no route adds rows to a table nothing"]);
+    fixture.file("kept.toml", "[retention]\nevents = { rows = 20 }\n");
+    let (status, report) = verified(&fixture, &["-c", "kept.toml"]);
+    assert_eq!((status, &report["pruned"]), (0, &json!(10)), "{report}");
+    execute(&fixture.database(), "DELETE FROM events WHERE sequence = 25");
+    assert_eq!(verified(&fixture, &["-c", "kept.toml"]).0, 1);
+    fixture.file("kept.toml", "[retention]\nevents = { rows = 20, where = \"subject = 'events.test'\" }\n");
+    let (status, report) = verified(&fixture, &["-c", "kept.toml"]);
+    assert_eq!((status, &report["pruned"]), (0, &json!(11)), "{report}");
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn a_client_whose_connection_is_reset_while_it_is_made_does_not_connect_again() 
                 break;
             }
             // The client may receive the answer and then find its next write refused: how soon that must be depends on the machine.
-            let pause = Duration::from_micros(5) * (counter.load(Ordering::Relaxed) % 40) as u32;
+            let pause = Duration::from_micros(counter.load(Ordering::Relaxed) as u64 % 40 * 5);
             counter.fetch_add(usize::from(greet_and_reset(&stream, pause)), Ordering::Relaxed);
         }
     });
