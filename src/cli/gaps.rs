@@ -22,10 +22,13 @@ use crate::maintenance::{self, GapRange, GapState, GapsOptions, GapsReport};
 /// which others it no longer has: these are in the database.
 #[derive(Args)]
 #[command(after_help = "\
-States: lost: not in the database, and the stream no longer had them when they were due. uncollected: dropped by the stream, and the
-collector has not come to them yet. before_first: gone before the first event was collected, so never due. stored_later: missing once,
-and stored when the stream had them again. returned: the stream has them again, and the next start stores them. stored: in the
-database, and no longer in the stream; listed with --all.
+States:
+  lost          not in the database, and the stream no longer had them when they were due
+  uncollected   dropped by the stream, and the collector has not come to them yet
+  before_first  gone before the first event was collected, so never due
+  stored_later  missing once, and stored when the stream had them again
+  returned      the stream has them again, and the next start stores them
+  stored        in the database, and no longer in the stream; listed with --all
 
 Exit status: 0 nothing was lost, 1 something was lost or the command failed, 2 wrong usage or configuration.")]
 pub struct Gaps {

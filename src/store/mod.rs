@@ -50,6 +50,7 @@ mod row_filter;
 mod scheduled_backups;
 mod schema;
 mod schema_copy;
+mod sole_connection;
 mod spool;
 mod sqlite_error;
 mod statement_limit;

@@ -1,28 +1,22 @@
 //! Puts a copy in the place of a database, and keeps what was there.
 //!
-//! SQLite applies a `-wal` file to whatever database is beside it. So what is in the WAL is written into the old database first, and the
-//! WAL is removed, before the two files are exchanged. If the old database is damaged, its WAL is kept with it under the new name.
+//! The old database leaves WAL mode before the two files are exchanged. If it is damaged, its WAL is kept with it under the new name.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use super::Lock;
 use super::backup::{DatabaseContents, contents};
 use super::database_file::{followed, must_exist};
-use super::file_identity;
 use super::read_connection::ReadConnection;
 use super::schema::{self, must_be_ours};
 use super::sqlite_error::{database_error, fault};
+use super::{file_identity, sole_connection};
 use crate::error::{DatabaseFault, Error};
 use crate::new_file::NewFile;
-
-/// How long to wait until no other connection uses the database.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The files that SQLite keeps beside a database.
 const ENDINGS: [&str; 3] = ["-wal", "-journal", "-shm"];
@@ -96,47 +90,24 @@ pub fn replace_database(
     Ok(there.is_some())
 }
 
-/// Writes what is in the WAL into the database and removes the WAL, and locks the database against every other connection. `None` if the
-/// database is damaged.
+/// The only connection to the database, and none of it in a WAL. `None` if the database is damaged.
 fn settle(database: &Path) -> Result<Option<Connection>, Error> {
-    let settled = || -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(database, flags)?;
-        connection.busy_timeout(PATIENCE)?;
-        // A damaged database keeps its log as it is.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        // Only the sole connection can end the WAL mode: https://sqlite.org/pragma.html#pragma_journal_mode
-        let mode: String = connection.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
-        if !mode.eq_ignore_ascii_case("delete") {
-            let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
-            return Err(rusqlite::Error::SqliteFailure(busy, None));
-        }
-        connection.execute_batch("BEGIN EXCLUSIVE")?;
-        Ok(connection)
-    };
-    match settled() {
+    match sole_connection::exclusive(database) {
         Ok(connection) => Ok(Some(connection)),
-        Err(error) => match fault(&error) {
-            DatabaseFault::Busy => {
-                let detail = "another program has it open".to_owned();
-                let (fault, path) = (DatabaseFault::Busy, database.to_owned());
-                let error = Error::Database { fault, path, detail, remedy: None, source: Some(error.into()) };
-                Err(error.with_remedy("end that program (a recorder, catchment tail, a prompt of SQL)"))
-            }
-            DatabaseFault::Unwritable => Err(database_error(database, error)),
-            _ => {
-                log::debug!("database {}: its log is kept beside it: {error}", database.display());
-                Ok(None)
-            }
-        },
+        Err(error) if matches!(fault(&error), DatabaseFault::Busy | DatabaseFault::Unwritable) => {
+            Err(sole_connection::error(database, error))
+        }
+        Err(error) => {
+            log::debug!("database {}: its log is kept beside it: {error}", database.display());
+            Ok(None)
+        }
     }
 }
 
 /// Changes a file that nobody else uses.
 fn edit(file: &Path, change: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(file, flags)?;
-    connection.pragma_update(None, "journal_mode", "DELETE")?;
+    let connection = sole_connection::open(file)?;
+    sole_connection::leave_wal(&connection)?;
     change(&connection)?;
     connection.close().map_err(|(_, error)| error)
 }
@@ -181,6 +152,8 @@ impl Drop for MovedFiles {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::config::DbConfig;
+
     use super::*;
     use crate::config::DatabaseConfig;
     use crate::store::read_only::read_only;
@@ -242,7 +215,7 @@ mod tests {
         let new = copy(&path, &path);
         let reader = read_only(&path).expect("opens");
         let refused = replace_database(&path, new, &kept, 0o600, true).expect_err("is open").to_string();
-        assert!(refused.contains("another program has it open; end that program"), "{refused}");
+        assert!(refused.contains("another program has it open, so it cannot be moved; end that program"), "{refused}");
         assert_eq!(reader.query_row("SELECT a FROM t", [], |row| row.get(0)), Ok(1));
         drop(reader);
         assert!(!kept.exists());

@@ -1,25 +1,20 @@
 //! Puts a database that a replay has filled in the place of the one that was collected into.
 //!
 //! At every moment the path of the old one leads to a complete database: to the old one until a rename, and to the new one from then on.
-//! Both are single files at that moment. They leave WAL mode before, which SQLite allows only if no other connection uses them
-//! (<https://sqlite.org/pragma.html#pragma_journal_mode>). The next start enters it again.
+//! Both are single files at that moment: they leave WAL mode before.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::Connection;
 
 use super::database_file::{followed, must_exist};
 use super::file_identity::{inherit_identity, renew_identity};
 use super::read_connection::ReadConnection;
 use super::sqlite_error::database_error;
-use super::{ReplayNote, schema};
+use super::{ReplayNote, schema, sole_connection};
 use crate::error::{DatabaseFault, Error};
-
-/// How long to wait for another connection to end.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The most old databases that are kept beside one.
 const MOST_KEPT: usize = 1_000;
@@ -51,17 +46,14 @@ pub fn prepare_swap(live: &Path, new: &Path) -> Result<(), Error> {
 pub fn swap(live: &Path, new: &Path) -> Result<PathBuf, Error> {
     prepare_swap(live, new)?;
     let (live_file, new_file) = (followed(live), followed(new));
-    let old = open(live)?;
-    leave_wal(&old, live)?;
-    let on_error = |e| database_error(live, e);
+    // Nobody reads or writes it until the new one is in its place.
+    let old = sole_connection::exclusive(live).map_err(|error| sole_connection::error(live, error))?;
     schema::must_be_ours(&old, live)?;
-    // Nobody reads or writes it until the new one is in its place. It writes nothing, so SQLite makes no journal.
-    old.execute_batch("BEGIN EXCLUSIVE").map_err(on_error)?;
-    let identity = schema::identity(&old).map_err(on_error)?.unwrap_or_default();
+    let identity = schema::identity(&old).map_err(|e| database_error(live, e))?.unwrap_or_default();
     {
         let filled = open(new)?;
         inherit_identity(new, &filled, &identity, live).map_err(|e| database_error(new, e))?;
-        leave_wal(&filled, new)?;
+        sole_connection::leave_wal(&filled).map_err(|error| sole_connection::error(new, error))?;
     }
     let io = |source: std::io::Error| {
         let detail = format!("{} cannot be put in its place: {source}", new.display());
@@ -140,25 +132,7 @@ pub fn undo_interrupted_transaction(path: &Path) -> Result<(), Error> {
 }
 
 fn open(path: &Path) -> Result<Connection, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(|e| database_error(path, e))?;
-    connection.busy_timeout(PATIENCE).map_err(|e| database_error(path, e))?;
-    Ok(connection)
-}
-
-/// Copies the log into the file and removes it.
-fn leave_wal(connection: &Connection, path: &Path) -> Result<(), Error> {
-    match connection.pragma_update(None, "journal_mode", "DELETE") {
-        Ok(()) => Ok(()),
-        Err(error)
-            if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) =>
-        {
-            let detail = "another program has it open, so it cannot be moved".to_owned();
-            Err(refused(path, DatabaseFault::Busy, detail)
-                .with_remedy("close that program (find it with fuser or lsof)"))
-        }
-        Err(error) => Err(database_error(path, error)),
-    }
+    sole_connection::open(path).map_err(|error| database_error(path, error))
 }
 
 /// The path for an old database: `chat.db.replaced`, `chat.db.replaced-2` and so on.
