@@ -83,9 +83,11 @@
 //! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
 //! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations; checks a backup |
 //! | `catchment-export` | an export | reads the rows |
+//! | `catchment-retain` | [`maintenance::retain`] | deletes rows |
+//! | `catchment-compact` | [`maintenance::compact`] | writes the database anew |
 //! | `catchment-observer`, `catchment-http` | the command `run` alone | samples the collector; serves metrics, health and a page |
 //! | `catchment-reload` | the command, during a reload | takes over other settings |
-//! | `catchment-upkeep` | collector, if it has such work | does what is due from time to time: retention, checks of the database |
+//! | `catchment-upkeep` | collector, if it has such work | does what is due from time to time: retention, backups, checks of the database |
 //! | `catchment-probe` | before threads of other crates start | ends at once: shows that the system allows the threads |
 //!
 //! # Authentication

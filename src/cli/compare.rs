@@ -39,7 +39,7 @@ pub struct Compare {
     unused: UnusedFileArgs,
 
     /// The arms, separated by commas; the others are compared with the first
-    #[arg(long, value_name = "ARM", value_delimiter = ',', value_parser = arm, default_value = "direct-per-event,direct-grouped,core-nats,jetstream,jetstream-sync-always")]
+    #[arg(long, value_name = "ARM", value_delimiter = ',', value_parser = arm, default_value = "direct-per-event,direct-grouped,core-nats,jetstream,jetstream-sync-always,spooled")]
     arms: Vec<Arm>,
 
     /// Finish within two minutes on two cores: shorter runs and experiments

@@ -144,7 +144,8 @@ impl Drop for MovedFiles {
     fn drop(&mut self) {
         for (from, to) in self.0.drain(..) {
             if let Err(error) = fs::rename(&to, &from) {
-                log::warn!("{} cannot be moved back to {}: {error}", to.display(), from.display());
+                let (from, to) = (from.display(), to.display());
+                log::warn!(event = "restore.not_undone", from:% = from, to:% = to, error:% = error; "{to} cannot be moved back to {from}: {error}");
             }
         }
     }

@@ -80,13 +80,15 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 fn the_documentation_names_every_thread_of_the_library() {
     let documented = read(&root().join("src/lib.rs"));
     let mut threads = BTreeSet::new();
-    for folder in ["broker", "pipeline", "query", "record", "store"] {
+    for folder in ["broker", "maintenance", "pipeline", "query", "record", "store", "upkeep"] {
         for file in sources(&root().join("src").join(folder)) {
             let text = read(&file);
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
             let literals = code.split('"').skip(1).step_by(2).filter(|literal| literal.starts_with("catchment-"));
             // Consumers and headers have names that begin so too.
-            let literals = literals.filter(|literal| !literal.ends_with('-') && *literal != "catchment-reply-to");
+            let literals = literals.filter(|literal| {
+                !literal.ends_with('-') && !["catchment-reply-to", "catchment-event"].contains(literal)
+            });
             threads.extend(literals.map(|name| name.replace("{number}", "0")));
         }
     }

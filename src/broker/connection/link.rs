@@ -14,18 +14,13 @@ use nats::{Connection, Message, Options, Subscription};
 
 use super::cluster::Cluster;
 use super::flush::{FlushKicker, Flusher};
+use super::link_count::{self, Counted};
 use super::remarks::{ErrorListener, ServerRemark, one_line};
 use super::{access, greeting};
 use crate::broker::broker_error;
 use crate::config::{BrokerConfig, without_secrets};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Signal, room_for_threads};
-
-/// Threads of links, and links in use. The other threads open or close a connection, or hang in a call that does not return. Their
-/// number is limited: a server that makes calls hang for days must not use up the process's threads.
-static THREADS: AtomicUsize = AtomicUsize::new(0);
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-const MOST_LEFT_BEHIND: usize = 64;
 
 /// Our two and the client's two. The client panics where it gets none.
 const THREADS_A_LINK: usize = 4;
@@ -119,8 +114,7 @@ impl Link {
     ) -> Result<Self, Error> {
         let timeout = cluster.config().timeout;
         let all = || cluster.shown();
-        let left_behind = THREADS.load(Ordering::Relaxed).saturating_sub(IN_USE.load(Ordering::Relaxed));
-        if left_behind >= MOST_LEFT_BEHIND {
+        if let Some(left_behind) = link_count::too_many_left_behind() {
             let detail = format!("{left_behind} connections hang in calls that do not return");
             return Err(
                 broker_error(all(), BrokerFault::Silent, detail).with_remedy("the program tries again when one ends")
@@ -128,7 +122,7 @@ impl Link {
         }
         let no_thread = |e: Error| broker_error(all(), BrokerFault::Unreachable, e.to_string());
         room_for_threads(THREADS_A_LINK, "for a connection").map_err(no_thread)?;
-        let counted = Counted::among(&THREADS);
+        let counted = Counted::thread();
         let (ready_in, ready_out) = crossbeam_channel::bounded(1);
         let (jobs_in, jobs_out) = crossbeam_channel::unbounded();
         let signals = LinkSignals::default();
@@ -152,7 +146,7 @@ impl Link {
                     opened: opened?,
                     requests: AtomicUsize::new(0),
                     sample: OnceLock::new(),
-                    _counted: Counted::among(&IN_USE),
+                    _counted: Counted::in_use(),
                 }),
                 Err(_) => Err(silent("connecting failed without a reason")),
             },
@@ -303,22 +297,6 @@ impl Drop for Link {
         if [lost, leaving, silent].iter().any(|signal| signal.is_raised()) {
             self.cluster.put_last(&self.opened.server.url);
         }
-    }
-}
-
-/// Counts for as long as it lives.
-struct Counted(&'static AtomicUsize);
-
-impl Counted {
-    fn among(count: &'static AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -8,6 +8,7 @@ mod cluster;
 mod flush;
 mod greeting;
 mod link;
+mod link_count;
 mod liveness;
 mod problem;
 mod reconnect;
