@@ -86,6 +86,7 @@
 //! | `catchment-observer`, `catchment-http` | the command `run` alone | samples the collector; serves metrics, health and a page |
 //! | `catchment-reload` | the command, during a reload | takes over other settings |
 //! | `catchment-upkeep` | collector, if it has such work | does what is due from time to time: retention, checks of the database |
+//! | `catchment-compact` | a compaction | writes the database anew |
 //! | `catchment-probe` | before threads of other crates start | ends at once: shows that the system allows the threads |
 //!
 //! # Authentication

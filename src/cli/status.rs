@@ -20,7 +20,7 @@ use crate::store::{Lock, StartPhase};
 
 /// Ask the running collector of a database how it is
 ///
-/// Answers the question: what does the collector do now, and what is wrong? For monitoring use check or health: the exit status 3 of status
+/// Answers the question what the collector does now and what is wrong. For monitoring use check or health: the exit status 3 of status
 /// says that no collector runs, and is not the unknown of monitoring plug-ins.
 ///
 /// Asks over the socket beside the database, which only the user who runs the collector can use. Neither HTTP nor a broker is needed.

@@ -20,7 +20,7 @@ const SHOWN: usize = 10;
 
 /// Compare the database with the stream, also while a collector runs
 ///
-/// Answers the question: is each event of the stream in the database once, with the same content?
+/// Answers the question whether each event of the stream is in the database once, with the same content.
 ///
 /// Each message that the stream has and the ledger is past must be a row, a dead letter, or one that the routes drop. Table events is
 /// compared exactly: subject, payload, headers, time. An event of a route is found by the column that a statement of the route fills with

@@ -185,6 +185,30 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_cannot_be_made_is_an_error_with_the_setting() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut backups = backups(folder.path(), 2);
+        let error = |backups: &ScheduledBackups| {
+            let made = backups.make(&Task::new("the backup", &|_| ControlFlow::Continue(())));
+            made.expect_err("no folder").to_string()
+        };
+        backups.folder = folder.path().join("bk");
+        fs::write(&backups.folder, "").expect("writes");
+        assert_eq!(
+            error(&backups),
+            format!("{}: is a file, not a folder; name another backup.folder", backups.folder.display())
+        );
+        backups.folder = folder.path().join("no/backups");
+        assert_eq!(
+            error(&backups),
+            format!(
+                "{}: its parent folder is missing; make it, or name another backup.folder",
+                backups.folder.display()
+            )
+        );
+    }
+
+    #[test]
     fn only_the_oldest_backups_of_this_database_are_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let backups = backups(folder.path(), 2);
