@@ -41,11 +41,11 @@ pub enum Identity {
     /// By the stream, within its duplicate window, as by every other client of the stream. After that, an event without an answer is
     /// looked for in the stream and given back if it is not found.
     Stream,
-    /// By the stream, within its duplicate window, and by the database, however late. An event without an answer is sent again until
+    /// By the stream, within its duplicate window, and by the database until it forgets the recorder. An event without an answer is sent again until
     /// there is one, so the stream may have it twice after an outage longer than the window. The database has it once.
     #[default]
     Both,
-    /// By the database only, however late. It costs the server less, and events are sent in batches to a stream that accepts them
+    /// By the database only, until it forgets the recorder. It costs the server less, and events are sent in batches to a stream that accepts them
     /// (`allow_batched`, nats-server 2.14 and later). After a lost connection the stream may have an event twice. The database has
     /// it once.
     Database,

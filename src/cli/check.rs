@@ -23,6 +23,8 @@ use super::starting;
 
 /// Check settings, SQL, database, disk, broker and stream; make and change nothing
 ///
+/// Answers the question whether the collector will work with these settings, and whether anything is about to go wrong.
+///
 /// Migrations, routes and queries are compiled in a temporary database: an empty one, or if the database exists, one with its
 /// tables. The database itself is only read.
 #[derive(Args)]

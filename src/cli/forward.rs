@@ -33,7 +33,8 @@ const STOP: Duration = Duration::from_secs(5);
 /// A program writes events into a table, in the transaction that changes its own tables, and this command publishes them to a stream, in
 /// the order of their ids. It works beside the program, in any language, and beside a DirectRecorder whose table events it can forward.
 /// It keeps the position in tables of its own in the same database, whose names begin with catchment_forward, and continues there after
-/// any interruption. A row that is sent again is recognised by the database of the collector, however late.
+/// any interruption. A row that is sent again is recognised by the database of the collector, until it forgets this forwarder: 30 days after its
+/// last row (database.forget_recorders).
 ///
 /// The table needs the columns id INTEGER PRIMARY KEY, subject and payload. headers (a JSON object) and published_us are used if they are
 /// there. Rows with a value in column stream are not sent: a collector has stored them from a stream. A row that no stream takes, while others
@@ -90,7 +91,7 @@ pub struct Forward {
 /// By what a row that is sent again is recognised.
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum RecognisedBy {
-    /// By the stream within its duplicate window, and by the collector's database, however late
+    /// By the stream within its duplicate window, and by the collector's database for 30 days (database.forget_recorders)
     #[default]
     Both,
     /// By the collector's database only. It costs the server less

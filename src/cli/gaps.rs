@@ -30,7 +30,10 @@ States:
   returned      the stream has them again, and the next start stores them
   stored        in the database, and no longer in the stream; listed with --all
 
-Exit status: 0 nothing was lost, 1 something was lost or the command failed, 2 wrong usage or configuration.")]
+Exit status:
+  0  nothing was lost
+  1  something was lost, or the command failed
+  2  wrong usage or configuration")]
 pub struct Gaps {
     #[command(flatten)]
     database: DatabaseArgs,

@@ -16,6 +16,8 @@ use super::status::Unanswered;
 
 /// Ask the running collector whether it makes progress, for containers and scripts
 ///
+/// Answers the question whether the collector makes progress.
+///
 /// It asks over the socket beside the database (DATABASE.sock), which only the user who runs the collector can use, and prints what /readyz
 /// answers. No port is needed.
 ///

@@ -24,12 +24,18 @@ use crate::maintenance::{self, BadLines, ImportOptions, ImportReport};
 /// added at its end are stored. No collector may run meanwhile.
 #[derive(Args)]
 #[command(after_help = "\
-A line without published_us is as of now. stream and sequence are stored with the event if a line has both. Positions in streams do not
-change: a collector of that stream stores the same events again.
-Standard input is stored from its first byte and not noted, unless it is a file (< events.ndjson): after an interruption, import a file.
+A line without published_us counts as published now.
+stream and sequence are stored with the event if a line has both.
+Positions in streams do not change: if a collector of that stream collects into the same database, it stores these events again.
+A payload is a text, a JSON value, or {\"$blob\": \"<base64>\"} for bytes.
+Standard input from a pipe is not recognised, and is stored from its first byte each time.
 SIGINT and SIGTERM end the import after the current transaction; the next one continues.
 
-Exit status: 0 all lines are stored or dead letters, 1 not all, 130 or 143 a signal ended it.
+Exit status:
+  0    all lines are stored or dead letters
+  1    not all
+  130  ended by SIGINT
+  143  ended by SIGTERM
 
 Examples:
   catchment import events.ndjson

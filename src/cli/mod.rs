@@ -99,27 +99,26 @@ To begin, run a broker and a collector in one terminal, and send an event in ano
 
 Precedence of settings, highest first: flags, --context, CATCHMENT_* variables (CATCHMENT_DATABASE__PATH is database.path), \
 settings file (--config, else CATCHMENT_CONFIG, else catchment.toml in the current directory), the server that run --with-server has started for the database, NATS_* variables, NATS_CONTEXT, the selected nats context (only if nothing else names a server), defaults.
-Exit status: 0 done, 1 failed, 2 wrong usage or configuration (SQL and migrations included), 130 or 143 ended by a signal. Of check: 0 ok, 1 warning, 2 critical, 3 unknown.";
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration (SQL and migrations included), 130 or 143 ended by a signal. \
+Of check: 0 ok, 1 warning, 2 critical, 3 unknown. Of status: 0 well, 1 degraded, 2 failed, 3 no collector runs.";
 
 #[derive(Subcommand)]
 enum Command {
+    // Collect.
     Init(init::Init),
     Run(run::Run),
     Reload(reload::Reload),
+    // Publish.
     Publish(publish::Publish),
     Forward(forward::Forward),
     Spool(spool::Spool),
-    Query(query::Query),
+    // Read.
     Sql(sql::Sql),
     Tail(tail::Tail),
-    Health(health::Health),
-    Test(test::Test),
-    Infer(infer::Infer),
-    DeadLetters(dead_letters::DeadLetters),
+    Query(query::Query),
     Export(export::Export),
-    Import(import::Import),
-    Backup(backup::Backup),
-    Restore(restore::Restore),
+    // Watch.
+    Health(health::Health),
     Status(status::Status),
     Top(top::Top),
     #[cfg(feature = "check")]
@@ -128,13 +127,23 @@ enum Command {
     #[cfg(not(feature = "check"))]
     #[command(hide = true)]
     Check(absent::Absent),
-    Config(config::Config),
-    Retain(retain::Retain),
-    Compact(compact::Compact),
-    Replay(replay::Replay),
+    // Repair and compare.
+    DeadLetters(dead_letters::DeadLetters),
     Gaps(gaps::Gaps),
     Verify(verify::Verify),
+    Replay(replay::Replay),
+    Import(import::Import),
+    // Keep.
+    Backup(backup::Backup),
+    Restore(restore::Restore),
+    Retain(retain::Retain),
+    Compact(compact::Compact),
     Adopt(adopt::Adopt),
+    // Settings.
+    Config(config::Config),
+    Test(test::Test),
+    Infer(infer::Infer),
+    // The tool itself.
     Completions(completions::Completions),
     Man(man::Man),
     #[cfg(feature = "compare")]

@@ -299,7 +299,7 @@ enum RecognisedBy {
     /// By the stream, within its duplicate window
     #[default]
     Stream,
-    /// By the stream, and by the collector's database, however late
+    /// By the stream within its duplicate window, and by the collector's database for 30 days (database.forget_recorders)
     Both,
     /// By the collector's database only. It costs the server less
     Database,

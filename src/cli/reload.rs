@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Have the running collector of the database read its settings file again
 ///
-/// Routes, queries, [service], [batch], prefix, unmatched and delete_markers may change while a collector runs. Either all settings are taken over or none:
-/// a file that cannot be used changes nothing. New migrations are not applied, and [broker] and [database] cannot change: both need a restart.
+/// Everything may change while a collector runs, except [broker], [database] and [observe]: these need a restart, and so do new migrations.
+/// Either all settings are taken over or none: a file that cannot be used, or that changes one of these sections, changes nothing.
 ///
 /// The collector uses the file, the flags and the variables that it was started with. This command finds it by the lock file of its database, and must
 /// run as the same user or as root.

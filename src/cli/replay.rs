@@ -32,15 +32,20 @@ use crate::maintenance::{self, ReplayEnd, ReplayOptions, ReplayReport, ReplaySta
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Args)]
 #[command(group = ArgGroup::new("start").required(true), after_help = "\
-Change a schema after the fact: write the new settings and migrations, fill a database with them while the collector goes on, stop the
-collector, swap, and start it with the new settings:
+Change a schema after the fact: write the new settings and migrations, and fill a database with them while the collector goes on.
+Then stop the collector, swap, and start it with the new settings:
   catchment replay -c new.toml --all --into new.db
   catchment replay -c new.toml --all --into new.db --swap
   catchment run -c new.toml
 
 SIGINT and SIGTERM end the replay after the current transactions.
 
-Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 130 or 143 a signal ended it before.")]
+Exit status:
+  0    done
+  1    failed
+  2    wrong usage or configuration
+  130  ended by SIGINT
+  143  ended by SIGTERM")]
 pub struct Replay {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -72,7 +77,7 @@ pub struct Replay {
     #[arg(long, value_name = "TIME", value_parser = time_us)]
     until_time: Option<i64>,
 
-    /// Take the routes, what happens to other events, and the migrations from this settings file
+    /// Take [[route]], [[query]], unmatched, delete_markers and database.migrations from this settings file
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     routes: Option<PathBuf>,
 

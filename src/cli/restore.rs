@@ -21,7 +21,7 @@ use crate::store::beside;
 /// Put a backup in the place of the database
 ///
 /// The backup is checked and copied beside the database first; then the two are exchanged in one step. What was there is kept, with all
-/// its commits, as DATABASE.before-restore-TIME. The backup stays as it is. No collector, recorder or other program may have the database
+/// its commits, as DATABASE.before-restore-TIME. The backup stays as it is. The copy needs as much room beside the old database. No collector, recorder or other program may have the database
 /// open.
 ///
 /// The next run continues after the position of the backup: it reads from the stream what the backup lacks. If the broker can be asked,
@@ -29,12 +29,13 @@ use crate::store::beside;
 /// it has none of those that were collected after the backup. What was recorded without a stream after the backup is only in the file that is kept.
 #[derive(Args)]
 #[command(after_help = "\
-SIGINT and SIGTERM end the restore before the exchange. Whoever kills it leaves the old database or the restored one in the place, whole.
+SIGINT and SIGTERM end the restore before the exchange.
+If it is killed, either the old database or the restored one is there, complete.
 Exit status: 0 restored, also where the stream no longer has some events or cannot be asked; 1 not restored.
 
 Examples:
   catchment restore backups/events.db
-  catchment restore backups/events.db --database copy/events.db --no-broker")]
+  catchment restore backups/events.db --database copy/events.db --offline")]
 pub struct Restore {
     /// The backup
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
@@ -53,7 +54,7 @@ pub struct Restore {
 
     /// Do not ask the broker what the stream still has
     #[arg(long)]
-    no_broker: bool,
+    offline: bool,
 
     /// Print JSON: {"database", "kept", "identity", "positions", "positions_before", "missing", "broker"}; kept, missing and broker may be
     /// null: broker is why the broker was not asked
@@ -88,8 +89,8 @@ impl Restore {
         let has_own_server = beside(path, "nats").is_dir();
         let stream = if is_core {
             Stream::NotAsked("core NATS keeps nothing: what was received after the backup does not come again".into())
-        } else if self.no_broker {
-            Stream::NotAsked("--no-broker is given".into())
+        } else if self.offline {
+            Stream::NotAsked("--offline is given".into())
         } else if has_own_server && config.broker.address_file.is_none() && !settings.names_servers(&self.broker)? {
             Stream::NotAsked("its own nats-server does not run".into())
         } else {
@@ -134,7 +135,7 @@ impl Restore {
             Stream::NotAsked(reason) if is_core => writeln!(output, "{reason}")?,
             Stream::NotAsked(reason) => {
                 writeln!(output, "{start} {goes_on}, and reports what the stream no longer has")?;
-                if !self.no_broker {
+                if !self.offline {
                     output.flush()?;
                     log::info!("the broker was not asked what the stream still has: {reason}");
                 }

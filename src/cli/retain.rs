@@ -22,7 +22,7 @@ pub struct Retain {
     database: DatabaseArgs,
 
     /// Only count the rows that each rule would delete now
-    #[arg(short = 'n', long)]
+    #[arg(long)]
     dry_run: bool,
 
     /// Print JSON: {"rows": {TABLE: ROWS}, "archived_rows", "freed_bytes", "returned_bytes"}; with --dry-run a line for each rule:

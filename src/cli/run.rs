@@ -40,8 +40,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// With broker.mode = "core" in the settings (CATCHMENT_BROKER__MODE=core) there is no stream: the collector subscribes to
 /// broker.subjects. Events are lost while it does not run, and while it has no room for them.
 ///
-/// SIGHUP makes it read the settings file again: routes, queries, [service] and [batch] may change while it runs. A file that cannot be used
-/// changes nothing, and the log says what is wrong with it. catchment reload does the same, and reports the outcome.
+/// SIGHUP makes it read the settings file again: everything may change while it runs, except [broker], [database] and [observe]. A file
+/// that cannot be used changes nothing, and the log says what is wrong with it. catchment reload does the same, and reports the outcome.
 ///
 /// SIGINT (Ctrl-C) and SIGTERM stop it: events that it has received are committed first. A second signal ends it at once. Events
 /// that were not committed are read again at the next start if they are in a stream.

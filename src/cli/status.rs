@@ -20,6 +20,9 @@ use crate::store::{Lock, StartPhase};
 
 /// Ask the running collector of a database how it is
 ///
+/// Answers the question what the collector does now and what is wrong. For monitoring use check or health: the exit status 3 of status
+/// says that no collector runs, and is not the unknown of monitoring plug-ins.
+///
 /// Asks over the socket beside the database, which only the user who runs the collector can use. Neither HTTP nor a broker is needed.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
@@ -59,7 +62,8 @@ pub struct Unanswered {
 impl Unanswered {
     /// What it means that the collector of this database did not answer.
     pub fn of(database: &Path, error: AskError) -> Self {
-        let path = database.display();
+        let path = std::path::absolute(database).unwrap_or_else(|_| database.to_owned());
+        let path = path.display();
         match (error, Lock::phase(database)) {
             (AskError::Failed(reason), _) => Self { state: "failed", summary: reason, status: 2 },
             (AskError::NobodyRuns(_), None) => {

@@ -24,6 +24,8 @@ use crate::store::event_line;
 
 /// Run events through migrations and routes into a temporary database, and print the resulting rows and dead letters
 ///
+/// Answers the question what the routes do with these events.
+///
 /// Uses no broker and does not touch the database. The exit status is 1 if there are dead letters, and 130 or 143 if SIGINT or
 /// SIGTERM ended it before the end of the input. An input without events is no error.
 ///

@@ -18,7 +18,9 @@ use crate::maintenance::{self, Findings, VerifyOptions, VerifyReport};
 /// How many findings of each kind are printed.
 const SHOWN: usize = 10;
 
-/// Compare the database with the stream: is each event in it once, with the same content? Also while a collector runs
+/// Compare the database with the stream, also while a collector runs
+///
+/// Answers the question whether each event of the stream is in the database once, with the same content.
 ///
 /// Each message that the stream has and the ledger is past must be a row, a dead letter, or one that the routes drop. Table events is
 /// compared exactly: subject, payload, headers, time. An event of a route is found by the column that a statement of the route fills with
@@ -27,11 +29,16 @@ const SHOWN: usize = 10;
 /// The routes of the settings must be those that the events were collected with. After a change of the routes, replay first.
 #[derive(Args)]
 #[command(after_help = "\
-Not compared, and no fault: rows whose message the stream no longer has, and rows of earlier streams of the same name. Events that the
-stream had dropped before they were collected are in catchment gaps. A dead letter that was dropped counts as missing.
+Not compared, and no fault: rows whose message the stream no longer has, and rows of earlier streams of the same name.
+Events that the stream had dropped before they were collected: catchment gaps lists them.
+A dead letter that was dropped counts as missing.
 
-Exit status: 0 all is there, 1 something is missing, differs or is there twice, or the command failed, 2 wrong usage or configuration,
-130 or 143 a signal ended it before. After a repair: of what is left.")]
+Exit status; after a repair, of what is left:
+  0    all is there
+  1    something is missing, differs or is there twice, or the command failed
+  2    wrong usage or configuration
+  130  ended by SIGINT
+  143  ended by SIGTERM")]
 pub struct Verify {
     #[command(flatten)]
     database: DatabaseArgs,

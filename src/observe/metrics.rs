@@ -272,20 +272,20 @@ impl Families<'_> {
     fn upkeep(&mut self, Snapshot { upkeep, retention, .. }: &Snapshot) -> Result<(), Error> {
         let seconds = Some(&Unit::Seconds);
         let named = || upkeep.iter().map(|job| (job.name.as_str(), job));
-        let family = ("catchment_upkeep_runs", "Runs of the job without an error", None, "job");
+        let family = ("catchment_upkeep_runs", "Runs of the task without an error", None, "task");
         self.counters(family, named().map(|(name, job)| (name, job.runs)))?;
-        let family = ("catchment_upkeep_failures", "Runs of the job that failed", None, "job");
+        let family = ("catchment_upkeep_failures", "Runs of the task that failed", None, "task");
         self.counters(family, named().map(|(name, job)| (name, job.failures)))?;
-        let help = "1 if the job's last run failed";
+        let help = "1 if the task's last run failed";
         let mut family = self.0.encode_descriptor("catchment_upkeep_failing", help, None, MetricType::Gauge)?;
         for (name, job) in named() {
-            family.encode_family(&[("job", name)])?.encode_gauge(&u64::from(job.error.is_some()))?;
+            family.encode_family(&[("task", name)])?.encode_gauge(&u64::from(job.error.is_some()))?;
         }
-        let help = "When the job's last run without an error ended; 0 before the first";
+        let help = "When the task's last run without an error ended; 0 before the first";
         let mut family =
             self.0.encode_descriptor("catchment_upkeep_last_run_timestamp", help, seconds, MetricType::Gauge)?;
         for (name, job) in named() {
-            family.encode_family(&[("job", name)])?.encode_gauge(&job.last_unix_seconds.unwrap_or(0.0))?;
+            family.encode_family(&[("task", name)])?.encode_gauge(&job.last_unix_seconds.unwrap_or(0.0))?;
         }
         let family = ("catchment_retention_rows", "Rows that retention deleted", None, "table");
         self.counters(family, retention.rows.iter().map(|(table, rows)| (table.as_str(), *rows)))?;

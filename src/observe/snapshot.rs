@@ -92,7 +92,7 @@ pub enum State {
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// The part: `broker`, `intake`, `database`, `service`, `stall`, `lag`, `dead letters`, `collector`, `observer`, or a job of the upkeep.
+    /// The part: `broker`, `intake`, `database`, `service`, `stall`, `lag`, `dead letters`, `collector`, `observer`, or a task of the upkeep.
     pub part: String,
     /// What is wrong: one line.
     pub reason: String,
@@ -311,10 +311,10 @@ pub struct QueryFigures {
     pub duration_seconds: Distribution,
 }
 
-/// What a job of the upkeep did.
+/// What a task of the upkeep did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobFigures {
-    /// Its name: `retention`, `optimize`, `quick_check`, `wal_size`.
+    /// Its name: `retention`, `optimize`, `quick_check`, `wal_size`, `backup`.
     pub name: String,
     /// Runs without an error.
     pub runs: u64,
@@ -371,7 +371,7 @@ pub struct ProcessFigures {
 pub struct IncidentLine {
     /// When it was first noticed.
     pub at: String,
-    /// The part: `broker`, `intake`, `database` or `service`, or a job of the upkeep.
+    /// The part: `broker`, `intake`, `database` or `service`, or a task of the upkeep.
     pub part: String,
     /// What was wrong: one line.
     pub reason: String,

@@ -34,7 +34,7 @@ const DISK_PATIENCE: Duration = Duration::from_secs(5);
 /// A receipt tells both: [`Receipt::wait`] that the event is kept in the spool, [`Receipt::wait_for_stream`] that it is in the stream.
 ///
 /// An event is sent again until the stream has it, and always under the name and number that it has in the spool. So a collector's
-/// database has it once, however long the broker was away. The stream may have it twice. An event that is refused while others are stored,
+/// database has it once, until it forgets the recorder (`database.forget_recorders`). The stream may have it twice. An event that is refused while others are stored,
 /// because it is too large, or because no stream takes its subject, becomes a dead letter of the spool after a while
 /// ([`SpooledRecorderConfig::give_up_after`]), and the others go on. While the server stores nothing at all, because the stream is missing for instance, all events wait.
 ///

@@ -1,6 +1,7 @@
 //! The backups of one database in a folder: named by their times, and no more than are to be kept.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,9 +65,7 @@ impl ScheduledBackups {
     ///
     /// As [`copy_database`]; [`Error::File`] where the folder cannot be made.
     pub fn make(&self, task: &Task<'_>) -> Result<ScheduledBackup, Error> {
-        if !self.folder.is_dir() {
-            fs::create_dir(&self.folder).map_err(|error| failed(&self.folder, &error))?;
-        }
+        self.make_folder()?;
         let name = self.name(OffsetDateTime::now_utc());
         let new = NewFile::create(&self.folder.join(name), false)?;
         let file = new.place().to_owned();
@@ -74,6 +73,23 @@ impl ScheduledBackups {
         let bytes = new.finish()?;
         let removed = self.remove_oldest(&contents.identity);
         Ok(ScheduledBackup { file, bytes, contents, removed })
+    }
+
+    fn make_folder(&self) -> Result<(), Error> {
+        if self.folder.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir(&self.folder).map_err(|error| match (error.kind(), failed(&self.folder, &error)) {
+            (ErrorKind::AlreadyExists, Error::File { path, source, .. }) => {
+                let detail = "is a file, not a folder; name another backup.folder".into();
+                Error::File { path, detail, source }
+            }
+            (ErrorKind::NotFound, Error::File { path, source, .. }) => {
+                let detail = "its parent folder is missing; make it, or name another backup.folder".into();
+                Error::File { path, detail, source }
+            }
+            (_, error) => error,
+        })
     }
 
     fn name(&self, at: OffsetDateTime) -> String {
@@ -166,6 +182,30 @@ mod tests {
         fs::write(backups.folder.join("chat-29991231T235959Z.db"), "").expect("writes");
         let left = backups.due_in();
         assert!(left <= Duration::from_secs(1_800) && left > Duration::ZERO, "{left:?}");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_an_error_with_the_setting() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut backups = backups(folder.path(), 2);
+        let error = |backups: &ScheduledBackups| {
+            let made = backups.make(&Task::new("the backup", &|_| ControlFlow::Continue(())));
+            made.expect_err("no folder").to_string()
+        };
+        backups.folder = folder.path().join("bk");
+        fs::write(&backups.folder, "").expect("writes");
+        assert_eq!(
+            error(&backups),
+            format!("{}: is a file, not a folder; name another backup.folder", backups.folder.display())
+        );
+        backups.folder = folder.path().join("no/backups");
+        assert_eq!(
+            error(&backups),
+            format!(
+                "{}: its parent folder is missing; make it, or name another backup.folder",
+                backups.folder.display()
+            )
+        );
     }
 
     #[test]

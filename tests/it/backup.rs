@@ -22,7 +22,7 @@ fn backup(database: &Path, file: &Path) -> Command {
 
 fn restore(database: &Path, file: &Path) -> Command {
     let mut command = catchment();
-    command.args(["restore", "--no-broker"]).arg(file).arg("--database").arg(database);
+    command.args(["restore", "--offline"]).arg(file).arg("--database").arg(database);
     command
 }
 
@@ -309,7 +309,7 @@ fn a_full_disk_ends_it_with_one_line_and_no_file() {
     for (command, words) in [
         (format!("backup {disk}/b.db --database {database}"), "b.db: the disk is full; make room"),
         (format!("export -o {disk}/b.ndjson --database {database}"), "b.ndjson: the disk is full; make room"),
-        (format!("restore {saved} --no-broker --database {disk}/b.db"), "b.db: the disk is full; make room"),
+        (format!("restore {saved} --offline --database {disk}/b.db"), "b.db: the disk is full; make room"),
     ] {
         let script = format!("mount -t tmpfs -o size=1m tmpfs {disk} && {program} {command}; echo $?; ls -A {disk}");
         let done = output(Command::new("unshare").args(unshare).args(["sh", "-c", &script]).stdin(Stdio::null()));

@@ -135,6 +135,9 @@ fn the_dashboard_and_the_alerts_name_metrics_that_exist() {
         let known = names(&observed.get("/metrics").body);
         known.contains("catchment_stored_dead_letters").then_some(known)
     });
+    // Prometheus has a label `job` of its own.
+    let metrics = observed.get("/metrics").body;
+    assert!(metrics.contains("catchment_upkeep_failing{task=\"") && !metrics.contains("{job="), "{metrics}");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
     let page = include_str!("../../docs/monitoring.md");
     let mut found = BTreeSet::new();
