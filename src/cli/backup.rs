@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::output::Output;
-use super::quantities::size;
+use super::quantities::{rate, size};
 use super::settings::{DatabaseArgs, Settings};
 use super::task_progress::TaskProgress;
 use super::values::{printable, shown_time};
@@ -39,7 +39,7 @@ pub struct Backup {
     database: DatabaseArgs,
 
     /// Copy at most so many bytes a second [default: no limit]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
     rate: Option<ByteSize>,
 
     /// End with an error if the file -wal of the database grows to this size meanwhile

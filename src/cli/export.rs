@@ -18,7 +18,7 @@ use crate::subject::Filter;
 /// The rows are those of one moment, also beside a running collector. A file gets its name when it is complete and on the disk.
 #[derive(Args)]
 #[command(after_help = "\
-JSON lines: one object a row. Integers and floats keep every digit, a blob is {\"$blob\":\"<base64>\"}, NULL and infinities are null. \
+JSON lines: one object a row. Integers and floats keep every digit, a blob is {\"$blob\":\"<base64>\"}, NULL is null, an infinity {\"$real\":\"inf\"}. \
 A row of table events is {\"id\", \"stream\", \"sequence\", \"subject\", \"published_us\", \"headers\", \"payload\"}, without stream and sequence \
 where they are NULL: the format that catchment import, publish --events and test read.
 CSV: a line of names, then the rows. NULL is an empty field, an empty text is \"\", a blob is x'00ff'.

@@ -114,7 +114,10 @@ impl Import {
 fn text(file: &str, report: &ImportReport) -> String {
     let file = printable(file);
     if report.lines == 0 && report.lines_before > 0 {
-        return format!("all {} of {file} were imported before", counted(report.lines_before, "line"));
+        return match report.lines_before {
+            1 => format!("the only line of {file} was imported before"),
+            lines => format!("all {} of {file} were imported before", counted(lines, "line")),
+        };
     }
     let mut parts = vec![format!("{} stored", counted(report.stored, "event"))];
     if report.dead_letters > 0 {
@@ -124,7 +127,8 @@ fn text(file: &str, report: &ImportReport) -> String {
         parts.push(format!("{} dropped: no route matches", counted(report.dropped, "event")));
     }
     if report.lines_before > 0 {
-        parts.push(format!("{} were imported before", counted(report.lines_before, "line")));
+        let verb = if report.lines_before == 1 { "was" } else { "were" };
+        parts.push(format!("{} {verb} imported before", counted(report.lines_before, "line")));
     }
     format!("{file}: {}", parts.join(", "))
 }

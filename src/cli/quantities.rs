@@ -54,6 +54,11 @@ pub fn size(text: &str) -> Result<ByteSize, String> {
     text.parse().map_err(|_| "expected a size, for example 64MiB".into())
 }
 
+/// Reads a number of bytes a second, which may have a unit.
+pub fn rate(text: &str) -> Result<ByteSize, String> {
+    size(text).ok().filter(|rate| rate.as_u64() > 0).ok_or_else(|| "expected a size above 0, for example 20MiB".into())
+}
+
 /// Reads a subject, which may have wildcards.
 pub fn filter(text: &str) -> Result<Filter, String> {
     text.parse().map_err(|_| "expected a subject, for example chat.message or chat.>".into())
@@ -77,6 +82,13 @@ pub fn time_us(text: &str) -> Result<i64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_is_more_than_nothing() {
+        assert_eq!(rate("20MiB"), Ok(ByteSize::mib(20)));
+        assert_eq!(rate("0"), Err("expected a size above 0, for example 20MiB".into()));
+        assert!(rate("0KiB").is_err());
+    }
 
     #[test]
     fn a_time_is_a_date_a_time_of_day_or_an_age() {

@@ -152,7 +152,8 @@ impl Replay {
     fn print(&self, output: &mut Output, report: &ReplayReport, config: &Config) -> anyhow::Result<()> {
         let ReplayReport { stream, position, events, dead_letters, dropped, repeated, replaced, lost, .. } = report;
         let mut parts = Vec::new();
-        for (count, what) in [(dead_letters, "dead letters"), (dropped, "dropped"), (repeated, "sent twice")] {
+        let letters = if *dead_letters == 1 { "dead letter" } else { "dead letters" };
+        for (count, what) in [(dead_letters, letters), (dropped, "dropped"), (repeated, "sent twice")] {
             if *count > 0 {
                 parts.push(format!("{} {what}", HumanCount(*count)));
             }

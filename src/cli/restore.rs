@@ -9,7 +9,7 @@ use clap::Args;
 use super::backup::{positions_json, write_positions};
 use super::failure::line;
 use super::output::Output;
-use super::quantities::size;
+use super::quantities::rate;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::task_progress::TaskProgress;
 use super::values::printable;
@@ -49,7 +49,7 @@ pub struct Restore {
     other_database: bool,
 
     /// Copy at most so many bytes a second [default: no limit]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
     rate: Option<ByteSize>,
 
     /// Do not ask the broker what the stream still has
@@ -67,7 +67,7 @@ pub struct Restore {
 
 /// What the broker says of the stream.
 enum Stream {
-    /// It has all that the backup lacks.
+    /// Nothing is missing at its beginning. What it dropped further on was not looked for.
     Complete,
     /// What it no longer has.
     Lacks(String),
@@ -129,9 +129,19 @@ impl Restore {
         let goes_on = if report.positions.is_empty() { "begins at the start of the stream" } else { "continues there" };
         match stream {
             Stream::Complete => {
-                writeln!(output, "{start} {goes_on}; stream {} has all that follows", config.broker.stream)?;
+                let stream = &config.broker.stream;
+                writeln!(output, "{start} {goes_on}; nothing is missing at the beginning of stream {stream}")?;
+                writeln!(output, "catchment gaps lists what the stream dropped after that")?;
             }
-            Stream::Lacks(missing) => writeln!(output, "{start} {goes_on}; it will report: {missing}")?,
+            Stream::Lacks(missing) => {
+                writeln!(output, "{start} {goes_on}; it will report: {missing}")?;
+                if let (Some(kept), Some(before)) = (&report.kept, &report.positions_before)
+                    && !before.is_empty()
+                {
+                    writeln!(output, "what the stream lacks may be in {}, which has:", shown(kept))?;
+                    write_positions(&mut output, before)?;
+                }
+            }
             Stream::NotAsked(reason) if is_core => writeln!(output, "{reason}")?,
             Stream::NotAsked(reason) => {
                 writeln!(output, "{start} {goes_on}, and reports what the stream no longer has")?;

@@ -119,6 +119,7 @@ pub fn export(
     match to {
         ExportTarget::File(path) => {
             must_be_no_file_of(database, path)?;
+            must_be_no_database(path)?;
             let new = NewFile::create(path, options.replace)?;
             let report = write(reader, selected, options.format, &mut new.file(), path, &task)?;
             new.finish()?;
@@ -126,6 +127,19 @@ pub fn export(
         }
         ExportTarget::Writer(to) => write(reader, selected, options.format, to, Path::new("the export"), &task),
     }
+}
+
+/// Refuses to replace a database: an export is never one.
+fn must_be_no_database(path: &Path) -> Result<(), Error> {
+    const HEADER: &[u8] = b"SQLite format 3\0";
+    let mut found = [0; HEADER.len()];
+    let is_file = std::fs::metadata(path).is_ok_and(|there| there.is_file());
+    let mut begins = || std::fs::File::open(path).and_then(|mut file| io::Read::read_exact(&mut file, &mut found));
+    if is_file && begins().is_ok() && found == HEADER {
+        let detail = "it is a database; name another file".into();
+        return Err(Error::File { path: path.to_owned(), detail, source: None });
+    }
+    Ok(())
 }
 
 /// The statement whose rows are exported.

@@ -3,14 +3,14 @@
 use std::io;
 
 use crate::store::event_line::{self, EventLine};
-use crate::store::{Json, JsonRowWriter, Value};
+use crate::store::{Json, JsonRowWriter, LosslessJson, Value};
 
 /// A format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExportFormat {
-    /// One JSON object a line. Integers and floats keep every digit; a blob is `{"$blob":"<base64>"}`; NULL and infinities are `null`.
-    /// A row of table `events` is a line that [`import`](super::import) reads.
+    /// One JSON object a line. Integers and floats keep every digit; a blob is `{"$blob":"<base64>"}`; NULL is `null`, and an
+    /// infinity `{"$real":"inf"}`. A row of table `events` is a line that [`import`](super::import) reads.
     #[default]
     Ndjson,
     /// A line of names, then the rows, as RFC 4180 has them, with line feeds. NULL is an empty field without quotes, and an
@@ -56,7 +56,7 @@ impl RowFormat {
         match self {
             Self::Csv => csv_line(values.iter().map(Field::of), to),
             Self::Objects(objects) => {
-                objects.write(values.iter().map(|value| Json(value.borrowed())), to);
+                objects.write(values.iter().map(|value| LosslessJson(value.borrowed())), to);
                 to.push(b'\n');
             }
             Self::Events(places) => {

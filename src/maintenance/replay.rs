@@ -190,6 +190,18 @@ fn examine(config: &Config, options: &ReplayOptions) -> Result<(), Error> {
     if beside(&options.into, "") == beside(&config.database.path, "") {
         return refused("ReplayOptions::into", "is the database that is collected into; name a new file beside it");
     }
+    let first = if let ReplayStart::Sequence(first) = options.from { first } else { 1 };
+    if matches!(options.until, ReplayEnd::Sequence(until) if until < first.max(1)) {
+        return refused("ReplayOptions::until", "is before the first event: there is nothing to replay");
+    }
+    if matches!(options.from, ReplayStart::Time(from) if from > SystemTime::now()) {
+        return refused("ReplayOptions::from", "is in the future: there is nothing to replay");
+    }
+    if let (ReplayStart::Time(from), ReplayEnd::Time(until)) = (options.from, options.until)
+        && until <= from
+    {
+        return refused("ReplayOptions::until", "is not after the first event's time: there is nothing to replay");
+    }
     if options.offline && !options.swap {
         return refused("ReplayOptions::offline", "needs swap: without the broker there is nothing to replay");
     }

@@ -64,9 +64,19 @@ pub fn restore(
     let path = &database.path;
     must_be_a_backup(path, backup)?;
     let lock = Lock::take_to_replace(path)?;
+    let logs = ["-wal", "-shm"].map(|ending| {
+        let mut name = backup.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    });
+    let had_logs = logs.iter().any(|log| log.exists());
     let restored = put_in_place(database, backup, options, &Task::new("the restore", progress));
-    if restored.is_err() {
+    if let Err(error) = &restored {
         lock.withdraw();
+        if !had_logs && matches!(error, Error::Database { fault: DatabaseFault::Corrupt, .. }) {
+            // SQLite leaves the files behind that it made to read a damaged one.
+            logs.iter().for_each(|log| drop(std::fs::remove_file(log)));
+        }
     }
     restored
 }

@@ -198,6 +198,13 @@ fn parsed(line: &[u8]) -> Result<InputLine<'_>, String> {
     if input.raw_headers.is_some() {
         return Err("its headers could not be read; remove raw_headers, or write them as \"headers\"".into());
     }
+    if input.sequence.is_some_and(|sequence| i64::try_from(sequence).is_err()) {
+        return Err(format!("\"sequence\" is more than {}", i64::MAX));
+    }
+    if input.published_us.is_some_and(|time| time.checked_mul(1_000).is_none()) {
+        let most = i64::MAX / 1_000;
+        return Err(format!("\"published_us\" is not from -{most} to {most}"));
+    }
     Ok(input)
 }
 
@@ -386,6 +393,12 @@ mod tests {
             (br#"{"subject": "a", "payload": "", "headers": {"A": 1}}"#, "whose values are texts or lists of texts"),
             (br#"{"subject": "a", "payload": "", "headers": []}"#, "\"headers\" is not an object"),
             (br#"{"subject": "a.>", "payload": ""}"#, "wildcard"),
+            (
+                br#"{"subject": "a", "payload": "", "sequence": 18446744073709551615}"#,
+                "is more than 9223372036854775807",
+            ),
+            (br#"{"subject": "a", "payload": "", "published_us": 9223372036854776}"#, "to 9223372036854775"),
+            (br#"{"subject": "a", "payload": "", "published_us": -9223372036854776}"#, "from -9223372036854775"),
             (br#"{"subject": "a", "payload": {"$blob": "!"}}"#, "\"!\" is not base64"),
             (br#"{"subject": "a", "payload": "\ud800"}"#, "payload: an escape \\u stands for half a character"),
             (br#"{"subject": "a", "payload": "", "raw_headers": {"$blob": "/w=="}}"#, "its headers could not be read"),

@@ -29,6 +29,23 @@ impl Serialize for Json<'_> {
     }
 }
 
+/// The same without a loss: an infinity is `{"$real":"inf"}` or `{"$real":"-inf"}`.
+#[derive(Clone, Copy, Debug)]
+pub struct LosslessJson<'a>(pub Value<'a>);
+
+impl Serialize for LosslessJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Real(value) if value.is_infinite() => {
+                let mut map = serializer.serialize_map(Some(1))?;
+                map.serialize_entry("$real", if value > 0.0 { "inf" } else { "-inf" })?;
+                map.end()
+            }
+            value => Json(value).serialize(serializer),
+        }
+    }
+}
+
 /// Writes rows with the same columns as JSON objects, columns in order.
 #[derive(Debug)]
 pub struct JsonRowWriter {
@@ -87,6 +104,10 @@ mod tests {
         assert_eq!(json(Value::Integer(i64::MIN)), i64::MIN.to_string());
         assert_eq!(json(Value::Real(1.0)), "1.0");
         assert_eq!(json(Value::Real(f64::NEG_INFINITY)), "null");
+        let lossless = |value| serde_json::to_string(&LosslessJson(Value::Real(value))).expect("JSON");
+        assert_eq!(lossless(f64::NEG_INFINITY), r#"{"$real":"-inf"}"#);
+        assert_eq!(lossless(f64::INFINITY), r#"{"$real":"inf"}"#);
+        assert_eq!(lossless(0.5), "0.5");
         assert_eq!(json(Value::Text("\u{1b}\"ü\u{2028}")), "\"\\u001b\\\"ü\u{2028}\"");
         assert_eq!(json(Value::Blob(b"hi\xff")), r#"{"$blob":"aGn/"}"#);
     }

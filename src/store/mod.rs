@@ -74,7 +74,7 @@ pub use event_writer::{EventOutcome, EventWriter};
 pub use file_identity::{FileIdentity, IdentityChange, PreviousFile, adopt};
 pub use importer::{ImportCounts, ImportNote, ImportedLine, Importer};
 pub use inspection::Inspection;
-pub use json::{Json, JsonRowWriter};
+pub use json::{Json, JsonRowWriter, LosslessJson};
 pub use lock::{Lock, StartPhase};
 pub use lock_holder::LockHolder;
 pub use observation::{FileSizes, Observation};

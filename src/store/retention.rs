@@ -168,9 +168,18 @@ impl Retention {
             event = "retention.deleted", database:% = path, rows = rows, archived = archived, returned_bytes = returned;
             "database {path}: retention deleted {}{}",
             counted(rows, "row"),
-            if archived > 0 { " that are in an archive" } else { "" }
+            in_an_archive(rows, archived)
         );
         self.logged = Some((Instant::now(), now));
+    }
+}
+
+/// How many of the deleted rows are in an archive, after their number.
+fn in_an_archive(rows: u64, archived: u64) -> String {
+    match archived {
+        0 => String::new(),
+        all if all == rows => " that are in an archive".into(),
+        some => format!(", {some} of them added to an archive before"),
     }
 }
 
@@ -184,6 +193,7 @@ pub fn forecast(path: &Path, config: &RetentionConfig, stop: &Signal) -> Result<
     let connection = reader.sqlite();
     schema::must_be_ours(connection, path)?;
     StatementLimit::of(connection, stop).map_err(|e| database_error(path, e))?;
+    check(connection, path, config)?;
     let mut forecasts = Vec::new();
     for (name, rules) in &config.tables {
         for rule in &rules.0 {
@@ -218,12 +228,20 @@ pub(super) fn check(
     config: &RetentionConfig,
 ) -> Result<Vec<(String, String)>, Error> {
     let mut missing = Vec::new();
+    let mut archives: Vec<Archive> = Vec::new();
     for (name, rules) in &config.tables {
         for rule in &rules.0 {
             let target = Target::resolve(connection, path, name, rule)?;
             if let Some(archive) = &rule.archive {
-                let checked = Archive::new(archive, &target.table, &target.columns, 0).check(path);
-                checked.map_err(|detail| Error::config(format!("retention.{name}.archive"), detail))?;
+                let archive = Archive::new(archive, &target.table, &target.columns, 0);
+                let refused = |detail| Error::config(format!("retention.{name}.archive"), detail);
+                archive.check(path).map_err(refused)?;
+                let is_other = |other: &&Archive| other.table() != archive.table() && archive.shares_lines_with(other);
+                if let Some(other) = archives.iter().find(is_other) {
+                    let detail = format!("{} has the rows of {} too", archive.path().display(), other.table());
+                    return Err(refused(detail).with_remedy("give each table a file of its own, or a database"));
+                }
+                archives.push(archive);
             }
             missing.extend(target.missing_index().map(|statement| (name.clone(), statement)));
         }

@@ -257,8 +257,12 @@ fn a_file_that_is_no_backup_of_this_database_is_refused_by_name() {
     let middle = bytes.len() / 2 / 4096 * 4096;
     bytes[middle..].fill(0xa5);
     std::fs::write(at("damaged.db"), bytes).expect("writes");
+    printed(&mut backup(&at("a.db"), &at("short.db")));
+    let bytes = std::fs::read(at("short.db")).expect("reads");
+    std::fs::write(at("short.db"), &bytes[..bytes.len() / 2]).expect("writes");
     for (name, words) in [
-        ("none.db", &["none.db: there is no such file"][..]),
+        ("short.db", &["short.db: "][..]),
+        ("none.db", &["none.db: there is no such file"]),
         ("text", &["text: file is not a database"]),
         ("shop.db", &["shop.db: it has no tables of catchment"]),
         ("later.db", &["later.db: its tables have version 99, made by a later catchment"]),
@@ -271,6 +275,7 @@ fn a_file_that_is_no_backup_of_this_database_is_refused_by_name() {
         assert_eq!(oracle::count(&at("a.db")), 10, "{name}");
     }
     assert_eq!(names(folder.path(), "a.db"), ["a.db", "a.db.lock"], "nothing was kept");
+    assert_eq!(names(folder.path(), "short.db"), ["short.db"], "nothing is left beside it");
     printed(restore(&at("a.db"), &at("other.db")).arg("--other-database"));
     assert_eq!(oracle::count(&at("a.db")), 20);
     refused(&mut restore(&at("shop.db"), &at("other.db")), &["shop.db: it is a database of another program"]);

@@ -101,6 +101,15 @@ fn an_export_has_the_filters_of_tail() {
         assert!(said.contains(words), "{said}");
     }
     assert_eq!(oracle::count(&database), 3);
+    let (other, link) = (fixture.path("other.db"), fixture.path("link.ndjson"));
+    rusqlite::Connection::open(&other).expect("opens").execute_batch("CREATE TABLE t(x)").expect("SQL");
+    std::os::unix::fs::symlink(&other, &link).expect("links");
+    let refused = output(&mut on(&database, &["export", "--force", "-o", link.to_str().expect("UTF-8")]));
+    assert!(stderr(&refused).contains("it is a database; name another file"), "{}", stderr(&refused));
+    assert_eq!(
+        (refused.status.code(), oracle::texts(&other, "SELECT count(*) || '' FROM t")),
+        (Some(1), vec!["0".into()])
+    );
 }
 
 #[test]

@@ -281,6 +281,10 @@ fn wrong_uses_are_refused_by_name() {
         "this is no database, but a text that is longer than a header of SQLite would be, so that it is read",
     );
     refuses(&["--all", "--into", "text.db"], 1, &["text.db", "not a database"]);
+    let from = ["--from-seq", "9", "--until-seq", "5", "--into", "new.db"];
+    refuses(&from, 2, &["--until-seq or --until-time: is before the first event"]);
+    let from = ["--from-time", "2999-01-01", "--into", "new.db"];
+    refuses(&from, 2, &["--from-seq or --from-time: is in the future"]);
     refuses(&["--from-seq", "12", "--into", "new.db"], 2, &["--from-seq or --from-time: stream EVENTS ends at 10"]);
     assert!(!fixture.path("new.db").exists() && !fixture.path("new.db.lock").exists());
     replayed(&fixture, &["--from-seq", "5", "--into", "new.db"]);

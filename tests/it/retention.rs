@@ -137,7 +137,7 @@ fn a_rule_that_fails_is_trouble_and_events_are_stored() {
     let troubled =
         eventually("the trouble", || Some(status(&fixture)).filter(|now| job(now, "retention")["error"].is_string()));
     let error = job(&troubled, "retention")["error"].as_str().expect("text").to_owned();
-    assert!(error.contains("retention.events.archive: archive") && error.contains("No such file"), "{error}");
+    assert!(error.contains("retention.events.archive: opening it failed") && error.contains("No such file"), "{error}");
     assert_eq!((&troubled["ready"], &troubled["state"]), (&true.into(), &"degraded".into()), "{troubled}");
     fixture.has(30);
     let health = output(&mut command(&fixture, &["health"]));

@@ -1,4 +1,4 @@
-//! An archive of lines of JSON, one for each row, as `catchment sql --format ndjson` prints them.
+//! An archive of lines of JSON, one for each row, as `catchment sql --format ndjson` prints them, except that infinities are kept.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::cell::Cell;
-use crate::store::json::{Json, JsonRowWriter};
+use crate::store::json::{JsonRowWriter, LosslessJson};
 
 /// The most bytes beyond the mark that are compared: far more than the rows of a few transactions.
 const MOST_UNSETTLED: u64 = 256 << 20;
@@ -50,7 +50,7 @@ pub(super) fn add(
     let (mut text, mut line) = (Vec::new(), Vec::new());
     for row in rows {
         line.clear();
-        writer.write(row.iter().map(|cell| Json(cell.value())), &mut line);
+        writer.write(row.iter().map(|cell| LosslessJson(cell.value())), &mut line);
         line.push(b'\n');
         match unsettled.get_mut(&line) {
             Some(count) if *count > 0 => *count -= 1,
@@ -140,6 +140,17 @@ mod tests {
         check(&path).expect("is one of ours");
         std::fs::write(&path, "SQLite format 3").expect("writes");
         assert!(check(&path).expect_err("is none").contains("something else"));
+    }
+
+    #[test]
+    fn an_infinity_is_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("old.ndjson");
+        let columns = ["x".to_owned(), "y".to_owned(), "z".to_owned()];
+        let row = vec![Cell::Real(f64::INFINITY), Cell::Real(f64::NEG_INFINITY), Cell::Null];
+        add(&path, &columns, &[row], None, 0o600).expect("adds");
+        let text = std::fs::read_to_string(&path).expect("reads");
+        assert_eq!(text, "{\"x\":{\"$real\":\"inf\"},\"y\":{\"$real\":\"-inf\"},\"z\":null}\n");
     }
 
     #[test]

@@ -277,10 +277,9 @@ impl Rule<'_> {
             let key = archive.mark_key();
             let mark_sql = "SELECT value FROM catchment_meta WHERE key = ?";
             let mark = self.work.connection.query_row(mark_sql, [&key], |row| row.get(0)).optional();
-            let mark = archive.add(&contents, mark.map_err(|e| self.failed(e.into()))?).map_err(|detail| {
-                let remedy = format!("make room for {}, or name another archive", archive.path().display());
-                RuleError::Other(self.config_error("archive", detail).with_remedy(remedy))
-            })?;
+            let mark = archive
+                .add(&contents, mark.map_err(|e| self.failed(e.into()))?)
+                .map_err(|detail| RuleError::Other(self.archive_error(archive.path(), &detail)))?;
             let parameters: Vec<Vec<&Cell>> = keys
                 .iter()
                 .zip(&rows)
@@ -353,8 +352,13 @@ impl Rule<'_> {
         })
     }
 
-    fn config_error(&self, setting: &str, detail: String) -> Error {
-        Error::config(format!("retention.{}.{setting}", self.target.name), detail)
+    /// A failure and not a wrong setting: the archive was looked at when the program started.
+    fn archive_error(&self, archive: &Path, detail: &str) -> Error {
+        let named = format!("archive {}: ", archive.display());
+        let detail = detail.strip_prefix(&named).unwrap_or(detail);
+        let setting = format!("retention.{}.archive", self.target.name);
+        let detail = format!("{setting}: {detail}; make room for this archive, or name another one");
+        Error::File { path: archive.to_owned(), detail, source: None }
     }
 }
 

@@ -265,7 +265,7 @@ fn rows_are_in_the_archive_before_they_are_gone() {
     // What cannot be archived is not deleted.
     let unusable = RetentionRule { archive: Some(folder.path().join("gone/old.ndjson")), ..rows(1) };
     let error = Rounds::of(&fixture, &config("t", vec![unusable])).error();
-    assert!(error.contains("retention.t.archive: archive") && error.contains("opening it failed"), "{error}");
+    assert!(error.contains("gone/old.ndjson: retention.t.archive: opening it failed"), "{error}");
     assert_eq!(numbers(&fixture, "SELECT count(*) AS x FROM t"), [10]);
 }
 
@@ -314,4 +314,11 @@ fn no_transaction_is_long_and_a_row_that_takes_long_is_reported() {
         "{error}"
     );
     assert_eq!(numbers(&fixture, "SELECT x FROM t"), [1, 2]);
+}
+
+#[test]
+fn rows_of_rules_without_an_archive_are_not_said_to_be_in_one() {
+    assert_eq!(super::in_an_archive(967, 0), "");
+    assert_eq!(super::in_an_archive(967, 967), " that are in an archive");
+    assert_eq!(super::in_an_archive(967, 7), ", 7 of them added to an archive before");
 }
