@@ -59,7 +59,14 @@ impl Rejection {
     /// old ones are removed.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::ForNow(_)) || matches!(self, Self::ByServer(reason) if reason.contains("maximum"))
+        let is_limit = |reason: &str| reason.contains("maximum") && !self.is_too_large();
+        matches!(self, Self::ForNow(_)) || matches!(self, Self::ByServer(reason) if is_limit(reason))
+    }
+
+    /// Whether the event is larger than its stream takes (error 10054), so that it is refused whatever becomes of others.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::ByServer(reason) if reason.contains("message size exceeds maximum"))
     }
 }
 

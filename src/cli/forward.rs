@@ -36,7 +36,8 @@ const STOP: Duration = Duration::from_secs(5);
 /// any interruption. A row that is sent again is recognised by the database of the collector, until it forgets this forwarder: 30 days after its
 /// last row (database.forget_recorders).
 ///
-/// The table needs the columns id INTEGER PRIMARY KEY, subject and payload. headers (a JSON object) and published_us are used if they are
+/// The table needs the columns id INTEGER PRIMARY KEY, subject and payload. The ids have to be positive and to ascend in the order of the commits, as
+/// those that SQLite gives do: a row that appears below the position is not forwarded, and a warning and --status say so. headers (a JSON object) and published_us are used if they are
 /// there. Rows with a value in column stream are not sent: a collector has stored them from a stream. A row that no stream takes, while others
 /// are stored, is given up after --give-up-after. It stays in its table, and table catchment_forward_dead_letters has the reason.
 ///
@@ -58,7 +59,7 @@ pub struct Forward {
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
 
-    /// Delete the rows that are in the stream, but always keep the last, so that its id is not used again
+    /// Delete the rows that this command has forwarded, but always keep the last, so that its id is not used again
     #[arg(long, conflicts_with = "state")]
     delete: bool,
 
@@ -82,8 +83,8 @@ pub struct Forward {
     #[arg(long, value_enum, default_value_t)]
     identity: RecognisedBy,
 
-    /// Print the result as JSON: {"forwarded", "given_up", "waiting", "position", "oldest_us", "error"}. forwarded and given_up count since
-    /// the first start
+    /// Print the result as JSON: {"forwarded", "given_up", "missed", "waiting", "position", "oldest_us", "error"}. forwarded and given_up
+    /// count since the first start; missed counts the rows that appeared below the position
     #[arg(short, long)]
     json: bool,
 }
@@ -180,12 +181,13 @@ impl Forward {
 
     /// Prints how far the table is forwarded.
     fn print(&self, options: &OutboxOptions, ended: &anyhow::Result<()>) -> anyhow::Result<()> {
-        let OutboxStatus { position, waiting, forwarded, given_up, oldest_us } = Outbox::status(options)?;
+        let OutboxStatus { position, waiting, forwarded, given_up, missed, oldest_us } = Outbox::status(options)?;
         let mut output = Output::optional();
         if self.json {
             let line = serde_json::json!({
                 "forwarded": forwarded,
                 "given_up": given_up,
+                "missed": missed,
                 "waiting": waiting,
                 "position": position,
                 "oldest_us": oldest_us,
@@ -195,9 +197,13 @@ impl Forward {
         } else if ended.is_ok() {
             let lost = if given_up == 0 { String::new() } else { format!(", {} given up", HumanCount(given_up)) };
             let oldest = oldest_us.map_or(String::new(), |us| format!(", the oldest since {}", shown_time(us)));
+            let below = match missed {
+                0 => String::new(),
+                _ => format!("; {} below it not forwarded", counted(missed, "row")),
+            };
             writeln!(
                 output,
-                "table {}: {} forwarded{lost}, up to id {position}; {} waiting{oldest}",
+                "table {}: {} forwarded{lost}, up to id {position}; {} waiting{oldest}{below}",
                 options.table,
                 counted(forwarded, "row"),
                 HumanCount(waiting),

@@ -168,6 +168,9 @@ impl Retry {
         let _lock = Lock::take_spool(&self.file)?;
         let config = DatabaseConfig { path: self.file.clone(), ..DatabaseConfig::default() };
         let (spool, _) = SpoolFile::open(&config, |_| {})?;
+        if let Some(moved_to) = spool.moved_to() {
+            return Err(drain::damaged(moved_to));
+        }
         let retried = spool.retry_dead_letters()?;
         let mut output = Output::optional();
         if self.json {

@@ -150,7 +150,9 @@ impl SendQueue {
         for PublishResult { number, result } in results {
             let result = match result {
                 Err(refused)
-                    if self.bounds.patience.is_some() && (refused.may_pass() || state.is_held(number, patience)) =>
+                    if self.bounds.patience.is_some()
+                        && !refused.is_too_large()
+                        && (refused.may_pass() || state.is_held(number, patience)) =>
                 {
                     let reason = state.refusal_of(number, refused);
                     state.schedule_retry(number, reason);

@@ -1,6 +1,6 @@
 //! Recording into a spool, from which the events are forwarded to a stream.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -64,6 +64,8 @@ pub struct SpooledRecorder {
     /// The position of the event with the number 1 in the commit queue.
     first: u64,
     conditions: [Condition; 3],
+    /// Where the damaged spool is that was at this place.
+    moved_to: Option<PathBuf>,
     is_closed: AtomicBool,
 }
 
@@ -197,8 +199,14 @@ impl SpooledRecorder {
         let settings = Settings::from(&config.batch);
         let commits = GroupedCommits::start(epoch, vec![sink], &lock, settings, Overflow::Block(DISK_PATIENCE))?;
         let conditions = [of_room, of_file, of_broker];
-        let (first, overflow) = (spool.first(), config.overflow);
-        Ok(Self { commits, forwarding, room, outcomes, overflow, first, conditions, is_closed: AtomicBool::new(false) })
+        let (first, overflow, moved_to) = (spool.first(), config.overflow, spool.moved_to().map(Path::to_owned));
+        let is_closed = AtomicBool::new(false);
+        Ok(Self { commits, forwarding, room, outcomes, overflow, first, conditions, moved_to, is_closed })
+    }
+
+    /// Where the damaged spool is that was at this place when it was opened.
+    pub(crate) fn moved_to(&self) -> Option<&Path> {
+        self.moved_to.as_deref()
     }
 
     /// What is in the spool, and what became of the rest. Does not block.

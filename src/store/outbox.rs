@@ -6,9 +6,11 @@
 //! added after a backup was restored has a name that no other row had.
 
 mod rows;
+mod state;
 
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
@@ -18,39 +20,18 @@ use super::database_file::{DatabaseFile, must_exist, must_have_one_name};
 use super::lock::Lock;
 use super::sqlite_error::{database_error, fault, problem};
 use super::stored_event::StoredEvent;
+use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
-use crate::event_id::{NameRange, draw_name};
+use crate::event_id::NameRange;
 use crate::pipeline::Problem;
 use rows::Rows;
+use state::Start;
 
 /// How long to wait for another process that writes.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// By the table: all rows up to `position` are in a stream or given up, and those up to `named` have a name.
-const TABLES: &str = "
-CREATE TABLE IF NOT EXISTS catchment_forward(
-    source TEXT PRIMARY KEY,
-    position INTEGER NOT NULL,
-    named INTEGER NOT NULL,
-    forwarded INTEGER NOT NULL,
-    given_up INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE IF NOT EXISTS catchment_forward_names(
-    source TEXT NOT NULL,
-    first INTEGER NOT NULL,
-    name TEXT NOT NULL,
-    PRIMARY KEY(source, first)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE IF NOT EXISTS catchment_forward_dead_letters(
-    source TEXT NOT NULL,
-    id INTEGER NOT NULL,
-    error TEXT NOT NULL,
-    given_up_us INTEGER NOT NULL,
-    PRIMARY KEY(source, id)
-) STRICT, WITHOUT ROWID;
-";
+/// How often to look for rows below the position, at most.
+const LOOK_BELOW: Duration = Duration::from_secs(10);
 
 /// Which table to publish, and how.
 #[derive(Clone, Debug)]
@@ -61,7 +42,7 @@ pub struct OutboxOptions {
     pub table: String,
     /// The file that keeps the position, where that is not the database.
     pub state: Option<PathBuf>,
-    /// Whether to delete the rows that are in the stream, but the last.
+    /// Whether to delete the rows that were forwarded, but the last.
     pub deletes: bool,
 }
 
@@ -76,6 +57,8 @@ pub struct OutboxStatus {
     pub forwarded: u64,
     /// Rows that were given up.
     pub given_up: u64,
+    /// Rows that appeared at or below the position, and are not forwarded, at least.
+    pub missed: u64,
     /// When the oldest waiting row was made, in microseconds since 1970, if the table says it.
     pub oldest_us: Option<i64>,
 }
@@ -96,7 +79,20 @@ pub struct Outbox {
     named: u64,
     /// There is nothing to publish up to this row.
     scanned: u64,
-    given_up: u64,
+    /// The rows that were read in this run and are after the position.
+    read: VecDeque<u64>,
+    /// Those of them that were given up.
+    given_up: HashSet<u64>,
+    /// The row at the position, if it was forwarded: it is deleted once it is not the last.
+    last_sent: Option<u64>,
+    /// A digest of the row at the position.
+    last_row: Option<String>,
+    /// So many rows up to the position are known.
+    passed: u64,
+    /// The state of the source at the last look: <https://sqlite.org/pragma.html#pragma_data_version>.
+    version: i64,
+    /// When to look for rows below the position. `None`: they were said already.
+    look_below: Option<Instant>,
     _lock: Lock,
 }
 
@@ -115,7 +111,11 @@ impl Outbox {
         let is_apart = options.state.is_some();
         let source = connect(path, !is_apart).map_err(on_error)?;
         let rows = Rows::of(path, &source, &options.table)?;
+        let options = &OutboxOptions { table: rows.table().to_owned(), ..options.clone() };
         let holder = options.state.as_ref().unwrap_or(path);
+        if let Some(state) = &options.state {
+            must_be_a_path(state)?;
+        }
         let lock = Lock::take(&lock_name(holder, &options.table)).map_err(|error| match error {
             Error::Locked { holder: process, is_own, .. } => {
                 Error::Locked { path: holder.clone(), holder: process, is_own }
@@ -123,18 +123,43 @@ impl Outbox {
             error => error,
         })?;
         let state = match &options.state {
-            Some(state) => Some(connect_or_make(state).map_err(|e| database_error(state, e))?),
+            Some(state) => {
+                let connection = connect_or_make(state).map_err(|e| database_error(state, e))?;
+                state::must_be_of(&connection, state, path, &options.table)?;
+                Some(connection)
+            }
             None => None,
         };
         let connection = state.as_ref().unwrap_or(&source);
-        let (names, position, through) = begin(connection, &source, &rows, path).map_err(|error| {
+        let start = Start::begin(connection, &source, &rows, path).map_err(|error| {
             let cannot_write = fault(&error) == DatabaseFault::Unwritable && !is_apart;
             let error = database_error(holder, error);
             if cannot_write { error.with_remedy("keep the position in another file: --state FILE") } else { error }
         })?;
+        let version = data_version(&source).map_err(on_error)?;
+        let Start { names, position, named, passed, last_row, last_sent, missed } = start;
         let (file, options) = (DatabaseFile::at(path), options.clone());
-        let (scanned, given_up) = (position, 0);
-        Ok(Self { options, source, file, state, rows, names, position, named: through, scanned, given_up, _lock: lock })
+        let mut outbox = Self {
+            options,
+            source,
+            file,
+            state,
+            rows,
+            names,
+            position,
+            named,
+            scanned: position,
+            read: VecDeque::new(),
+            given_up: HashSet::new(),
+            last_sent,
+            last_row,
+            passed,
+            version,
+            look_below: Some(Instant::now() + LOOK_BELOW),
+            _lock: lock,
+        };
+        outbox.say_missed(missed);
+        Ok(outbox)
     }
 
     /// The names of its rows.
@@ -163,6 +188,21 @@ impl Outbox {
             let detail = "its rows are numbered from the start again; keep the last row when you delete rows";
             return Err(Problem { remedy: Some("start again: all its rows are forwarded".into()), ..conflict(detail) });
         }
+        let version = data_version(&self.source).map_err(|e| problem(&e))?;
+        let is_changed = std::mem::replace(&mut self.version, version) != version;
+        if is_changed {
+            let at_position = self.rows.digest(&self.source, self.position).map_err(|e| problem(&e))?;
+            if state::is_another(self.last_row.as_deref(), at_position.as_deref()) {
+                let detail = format!("row {} is not the one that was forwarded", self.position);
+                return Err(Problem {
+                    remedy: Some("start again: all its rows are forwarded".into()),
+                    ..conflict(&detail)
+                });
+            }
+        }
+        if read.events.is_empty() {
+            self.look_below(is_changed).map_err(|e| problem(&e))?;
+        }
         if let Some(last) = read.events.last().map(|event| event.position)
             && last > self.named
         {
@@ -171,28 +211,77 @@ impl Outbox {
             self.named = last;
         }
         self.scanned = after.max(read.scanned);
+        self.read.extend(read.events.iter().map(|event| event.position));
         Ok(read.events)
     }
 
     /// Notes that all rows up to this one are in the stream, or given up.
     pub fn done_through(&mut self, position: u64) -> Result<(), Problem> {
         self.must_be_the_same()?;
-        let count = self.rows.count(&self.source, self.position, position).map_err(|e| problem(&e))?;
-        let forwarded = count.saturating_sub(std::mem::take(&mut self.given_up));
-        let sql =
-            "UPDATE catchment_forward SET position = max(position, ?2), forwarded = forwarded + ?3 WHERE source = ?1";
-        self.execute(sql, params![self.options.table, position, forwarded])?;
-        self.position = position;
-        if self.options.deletes && self.state.is_none() {
-            self.rows.delete_before(&self.source, position, &self.options.table).map_err(|e| problem(&e))?;
+        let done = self.read.partition_point(|id| *id <= position);
+        let sent: Vec<u64> = self.read.range(..done).copied().filter(|id| !self.given_up.contains(id)).collect();
+        let last_row = self.rows.digest(&self.source, position).map_err(|e| problem(&e))?;
+        let passed = self.mark(position, &sent, done as u64, last_row.as_deref()).map_err(|e| problem(&e))?;
+        (self.position, self.passed, self.last_row) = (position, passed, last_row);
+        self.last_sent = sent.last().copied().filter(|last| *last == position);
+        for id in self.read.drain(..done) {
+            self.given_up.remove(&id);
         }
         Ok(())
+    }
+
+    /// Writes the position. Deletes the rows that were sent, and no others, in the same transaction; but not the one at the position, whose id
+    /// would be used again. Returns how many rows up to the position are known.
+    fn mark(&self, position: u64, sent: &[u64], done: u64, last_row: Option<&str>) -> rusqlite::Result<u64> {
+        let table = &self.options.table;
+        let connection = self.state.as_ref().unwrap_or(&self.source);
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        let mut passed = self.passed + done;
+        if self.options.deletes && self.state.is_none() {
+            for id in self.last_sent.iter().chain(sent).filter(|id| **id < position) {
+                passed = passed.saturating_sub(self.rows.delete(&transaction, *id)?);
+            }
+        }
+        let sql =
+            "UPDATE catchment_forward SET position = max(position, ?2), forwarded = forwarded + ?3 WHERE source = ?1";
+        transaction.prepare_cached(sql)?.execute(params![table, position, sent.len() as u64])?;
+        let sql = "UPDATE catchment_forward_checks SET passed = ?2, last_row = ?3 WHERE source = ?1";
+        transaction.prepare_cached(sql)?.execute(params![table, passed, last_row])?;
+        transaction.commit()?;
+        Ok(passed)
+    }
+
+    /// Looks for rows that appeared below the position, from time to time, and says so once.
+    fn look_below(&mut self, is_changed: bool) -> rusqlite::Result<()> {
+        let Some(at) = self.look_below.filter(|_| is_changed) else { return Ok(()) };
+        let began = Instant::now();
+        if began < at {
+            // A later look finds the change.
+            self.version -= 1;
+            return Ok(());
+        }
+        let below = self.rows.below(&self.source, self.position)?;
+        self.look_below = Some(Instant::now() + LOOK_BELOW.max(20 * began.elapsed()));
+        self.say_missed(below.saturating_sub(self.passed));
+        Ok(())
+    }
+
+    fn say_missed(&mut self, missed: u64) {
+        if missed > 0 && self.look_below.take().is_some() {
+            let (path, table, position) = (self.options.path.display(), &self.options.table, self.position);
+            log::warn!(
+                event = "forward.missed", database:% = path, table:% = table, position = position, rows = missed;
+                "database {path}: table {table} has {} with an id up to {position} that appeared after later rows were forwarded: not forwarded; \
+                 ids have to be positive and to ascend in the order of the commits",
+                crate::counted(missed, "row")
+            );
+        }
     }
 
     /// Notes that these rows cannot be published, each for its reason. They stay in their table.
     pub fn give_up(&mut self, rows: &[(u64, String)]) -> Result<(), Problem> {
         let connection = self.state.as_ref().unwrap_or(&self.source);
-        let given_up = || -> rusqlite::Result<usize> {
+        let given_up = || -> rusqlite::Result<()> {
             let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
             let mut added = 0;
             for (id, error) in rows {
@@ -203,9 +292,10 @@ impl Outbox {
             let sql = "UPDATE catchment_forward SET given_up = given_up + ?2 WHERE source = ?1";
             transaction.execute(sql, params![self.options.table, added as u64])?;
             transaction.commit()?;
-            Ok(added)
+            Ok(())
         };
-        self.given_up += given_up().map_err(|e| problem(&e))? as u64;
+        given_up().map_err(|e| problem(&e))?;
+        self.given_up.extend(rows.iter().map(|(id, _)| *id));
         Ok(())
     }
 
@@ -232,7 +322,12 @@ impl Outbox {
         let source = connect(path, false).map_err(on_error)?;
         let rows = Rows::of(path, &source, &options.table)?;
         let state = match options.state.as_ref().filter(|state| state.exists()) {
-            Some(state) => Some(connect(state, false).map_err(|e| database_error(state, e))?),
+            Some(state) => {
+                must_be_a_path(state)?;
+                let connection = connect(state, false).map_err(|e| database_error(state, e))?;
+                state::must_be_of(&connection, state, path, rows.table())?;
+                Some(connection)
+            }
             None => None,
         };
         let of_state = if options.state.is_some() { state.as_ref() } else { Some(&source) };
@@ -240,7 +335,7 @@ impl Outbox {
             let (position, forwarded, given_up) = match of_state {
                 Some(state) if super::schema::has_table(state, "catchment_forward")? => {
                     let sql = "SELECT position, forwarded, given_up FROM catchment_forward WHERE source = ?";
-                    let row = state.query_row(sql, [&options.table], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+                    let row = state.query_row(sql, [rows.table()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
                     row.optional()?.unwrap_or_default()
                 }
                 _ => (0, 0, 0),
@@ -248,7 +343,13 @@ impl Outbox {
             let waiting = rows.count(&source, position, i64::MAX.unsigned_abs())?;
             let oldest_us = rows.read(&source, position, 1, 1)?.events.first().map(|event| event.recorded_us);
             let oldest_us = oldest_us.filter(|_| rows.has_time());
-            Ok(OutboxStatus { position, waiting, forwarded, given_up, oldest_us })
+            let passed = match of_state {
+                Some(state) => state::passed(state, rows.table())?,
+                None => None,
+            };
+            let below = rows.below(&source, position)?;
+            let missed = if position == 0 { below } else { passed.map_or(0, |passed| below.saturating_sub(passed)) };
+            Ok(OutboxStatus { position, waiting, forwarded, given_up, missed, oldest_us })
         };
         read().map_err(on_error)
     }
@@ -256,6 +357,20 @@ impl Outbox {
 
 fn conflict(detail: &str) -> Problem {
     Problem::new(DatabaseFault::Conflict, detail)
+}
+
+/// Refuses a name that SQLite would not take as a file.
+fn must_be_a_path(state: &Path) -> Result<(), Error> {
+    validate_database_path(state).map_err(|_| {
+        let detail = format!("{} is no path of a file", state.display());
+        Error::config("state", detail)
+            .with_remedy(format!("give a path (./{} for a file of this name)", state.display()))
+    })
+}
+
+/// A number that differs once another connection has changed the database.
+fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "data_version", |row| row.get(0))
 }
 
 /// The file beside which the lock is: `<database>.forward`, and with the name of the table if that is not `events`.
@@ -284,50 +399,6 @@ fn prepared(connection: Connection) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     Ok(connection)
-}
-
-/// Draws a name for the rows that have none. Returns the names, the position, and up to where the rows had names.
-fn begin(
-    state: &Connection,
-    source: &Connection,
-    rows: &Rows,
-    path: &Path,
-) -> rusqlite::Result<(Vec<NameRange>, u64, u64)> {
-    let table = rows.table();
-    let transaction = Transaction::new_unchecked(state, TransactionBehavior::Immediate)?;
-    transaction.execute_batch(TABLES)?;
-    let sql =
-        "INSERT OR IGNORE INTO catchment_forward(source, position, named, forwarded, given_up) VALUES (?, 0, 0, 0, 0)";
-    transaction.execute(sql, [table])?;
-    let sql = "SELECT position, named FROM catchment_forward WHERE source = ?";
-    let (mut position, mut through): (u64, u64) =
-        transaction.query_row(sql, [table], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let last = rows.last(source)?;
-    if last < through {
-        // Rows were deleted, and their ids are used again, or an earlier copy of the database was restored beside this state.
-        let path = path.display();
-        log::warn!(
-            event = "forward.restarted", database:% = path, table:% = table, position = position, last = last;
-            "database {path}: table {table} ends at row {last}, before row {through}, which was read already: its rows are numbered from the \
-             start again, and all are forwarded"
-        );
-        (position, through) = (0, 0);
-        transaction.execute("UPDATE catchment_forward SET position = 0, named = 0 WHERE source = ?", [table])?;
-        transaction.execute("DELETE FROM catchment_forward_names WHERE source = ?", [table])?;
-        transaction.execute("DELETE FROM catchment_forward_dead_letters WHERE source = ?", [table])?;
-    }
-    let sql = "INSERT OR REPLACE INTO catchment_forward_names(source, first, name) VALUES (?, ?, ?)";
-    transaction.execute(sql, params![table, through + 1, draw_name()])?;
-    // Those whose rows are all in the stream.
-    let sql = "DELETE FROM catchment_forward_names WHERE source = ?1 AND first < (
-                   SELECT max(first) FROM catchment_forward_names WHERE source = ?1 AND first <= ?2 + 1
-               )";
-    transaction.execute(sql, params![table, position])?;
-    let range = |row: &rusqlite::Row<'_>| Ok(NameRange { first: row.get(0)?, name: row.get(1)? });
-    let sql = "SELECT first, name FROM catchment_forward_names WHERE source = ? ORDER BY first";
-    let names = transaction.prepare(sql)?.query_map([table], range)?.collect::<rusqlite::Result<_>>()?;
-    transaction.commit()?;
-    Ok((names, position, through))
 }
 
 #[cfg(test)]

@@ -81,6 +81,8 @@ type OnSpoolChange = dyn Fn(SpoolChange) + Send + Sync;
 pub struct Spool {
     shared: Arc<Shared>,
     names: Arc<[NameRange]>,
+    /// Where the damaged spool is that was at this place.
+    moved_to: Option<Arc<Path>>,
 }
 
 struct Shared {
@@ -112,7 +114,7 @@ impl Spool {
         on_change: impl Fn(SpoolChange) + Send + Sync + 'static,
     ) -> Result<(Self, SpoolTotals), Error> {
         let path = &config.path;
-        file::make(config)?;
+        let moved_to = file::make(config)?.map(Into::into);
         let on_error = |e| database_error(path, e);
         let manager = ConnectionManager::new(config, 0);
         let connection = counted(&manager).map_err(on_error)?;
@@ -122,13 +124,19 @@ impl Spool {
         let writer = Mutex::new(Some(connection));
         let (was_full, on_change) = (AtomicBool::new(false), Box::new(on_change));
         let shared = Shared { file, manager, checkpointer, writer, was_full, on_change };
-        Ok((Self { shared: Arc::new(shared), names: names.into() }, totals))
+        Ok((Self { shared: Arc::new(shared), names: names.into(), moved_to }, totals))
     }
 
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.shared.file.path()
+    }
+
+    /// Where the damaged spool is that was at this place when it was opened.
+    #[must_use]
+    pub fn moved_to(&self) -> Option<&Path> {
+        self.moved_to.as_deref()
     }
 
     /// The names of the starts whose events are in the file, and at last the name of this one.

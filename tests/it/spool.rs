@@ -318,6 +318,31 @@ fn a_damaged_spool_is_moved_aside_and_recording_goes_on() {
     assert!(!exported.status.success() && stderr(&exported).contains("could be read"), "{}", stderr(&exported));
 }
 
+#[test]
+fn a_damaged_spool_is_no_success_of_drain_and_retry() {
+    for action in ["drain", "retry"] {
+        let fixture = Fixture::new();
+        let recorder = fixture.open();
+        record(&recorder, 0..3_000);
+        recorder.close(LONG).expect("all are kept");
+        drop(recorder);
+        let mut content = std::fs::read(fixture.spool()).expect("reads");
+        let middle = content.len() / 2 / 4_096 * 4_096;
+        content[middle..middle + 4_096].fill(0x5a);
+        std::fs::write(fixture.spool(), &content).expect("writes");
+        let server = fixture.serve();
+        let mut command = catchment();
+        command.args(["spool", action]).arg(fixture.spool());
+        if action == "drain" {
+            command.args(["--server", &server.url()]);
+        }
+        let ended = output(&mut command);
+        let said = stderr(&ended);
+        assert_eq!(ended.status.code(), Some(1), "{action}: {said}");
+        assert!(said.contains("the spool is damaged: its events are in") && said.contains(".damaged-"), "{said}");
+    }
+}
+
 /// A process that records, and says what is kept.
 struct Application {
     child: Child,

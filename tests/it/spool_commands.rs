@@ -167,6 +167,34 @@ fn rows_that_cannot_be_forwarded_are_given_up_and_the_rest_goes_on() {
 }
 
 #[test]
+fn a_row_that_no_stream_takes_does_not_stop_rows_with_far_ids() {
+    let fixture = Fixture::new();
+    fixture.server.make_stream_with("SMALL", &["small.>"], &json!({ "max_msg_size": 100 }));
+    fixture
+        .app()
+        .execute_batch(
+            "CREATE TABLE events(id INTEGER PRIMARY KEY, subject, payload);
+             INSERT INTO events VALUES (1, 'small.a', zeroblob(200)), (2, 'nobody.a', 'two'), (100000, 'events.a', 'far'),
+                                       (200000, 'events.a', 'farther');",
+        )
+        .expect("SQL");
+    let ended = output(&mut fixture.forward(&["--once", "--json", "--give-up-after", "200ms"]));
+    let done: Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+    assert_eq!(ended.status.code(), Some(1), "{done}");
+    let counts = ["forwarded", "given_up", "missed", "waiting", "position"].map(|key| done[key].clone());
+    assert_eq!(counts, [2, 2, 0, 0, 200_000].map(Value::from), "{done}");
+    let sql = "SELECT id || ' ' || error FROM catchment_forward_dead_letters ORDER BY id";
+    let errors = oracle::texts(&fixture.path("app.db"), sql);
+    assert!(errors[0].contains("message size exceeds maximum") && errors[1].contains("no stream takes"), "{errors:?}");
+    assert_eq!(fixture.collected(), ["far", "farther"]);
+    fixture.app().execute("INSERT INTO events VALUES (3, 'events.a', 'late')", []).expect("SQL");
+    let said = output(&mut fixture.forward(&["--once", "--delete"]));
+    assert!(stderr(&said).contains("has 1 row with an id up to 200000 that appeared after"), "{}", stderr(&said));
+    assert_eq!(fixture.json(&["--status"])["missed"], 1);
+    assert_eq!(oracle::texts(&fixture.path("app.db"), "SELECT payload FROM events WHERE id = 3"), ["late"]);
+}
+
+#[test]
 fn without_a_broker_nothing_is_lost_and_the_reason_is_said() {
     let mut fixture = Fixture::new();
     fixture

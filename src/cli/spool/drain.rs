@@ -1,7 +1,7 @@
 //! `catchment spool drain`: forwards what a program has left in its spool.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -54,7 +54,8 @@ impl Drain {
         let _ = recorder.close(Duration::ZERO);
         let SpoolStatus { spooled, forwarded, dead_letters, .. } = recorder.status();
         let given_up = dead_letters.saturating_sub(before.dead_letters);
-        let ended = drained.and_then(|()| match given_up {
+        let found = recorder.moved_to().map_or(Ok(()), |moved_to| Err(damaged(moved_to)));
+        let ended = drained.and(found).and_then(|()| match given_up {
             0 => Ok(()),
             given_up => Err(anyhow::anyhow!(
                 "{} became dead letters: catchment spool export --dead-letters prints them",
@@ -76,6 +77,14 @@ impl Drain {
         output.flush()?;
         ended
     }
+}
+
+/// The error for a spool that was damaged and moved aside.
+pub(super) fn damaged(moved_to: &Path) -> anyhow::Error {
+    let shown = moved_to.display();
+    anyhow::anyhow!(
+        "the spool is damaged: its events are in {shown}, and catchment spool export {shown} prints what can be read"
+    )
 }
 
 fn drain(recorder: &SpooledRecorder, total: u64, patience: Duration, signals: &Signals) -> anyhow::Result<()> {

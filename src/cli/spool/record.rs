@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::record::{Destination, SpooledRecorderConfig};
+use crate::record::{Destination, RecordError, SpooledRecorderConfig};
 use crate::{Event, Recorder, SpooledRecorder};
 
 use crate::cli::output::Output;
@@ -66,7 +66,9 @@ impl Record {
         while let Some(waiting) = receipt.take() {
             match waiting.wait_for_stream(POLL) {
                 Ok(known) => metadata = Some(known),
-                Err(crate::record::WaitError::Failed(error)) => return Err(error.into()),
+                Err(crate::record::WaitError::Failed(RecordError { reason, .. })) => anyhow::bail!(
+                    "no stream takes the event ({reason}); it is kept as a dead letter of the spool, and catchment spool retry puts it back"
+                ),
                 Err(crate::record::WaitError::Pending(waiting)) => {
                     let is_in_trouble = !recorder.health().is_well();
                     if !is_in_trouble && !signals.end_asked() && began.elapsed() < patience {

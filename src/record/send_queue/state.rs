@@ -11,6 +11,7 @@ use parking_lot::MutexGuard;
 use super::entry::{Entry, Outcome, PendingEvent};
 use crate::broker::Rejection;
 use crate::event::Event;
+use crate::event_id::WIDTH;
 use crate::printable;
 use crate::record::counts::RecorderCounts;
 use crate::record::failures::Failures;
@@ -186,11 +187,25 @@ impl State {
     }
 
     /// Whether the event that the server refuses is to be sent again: it was first refused less than `patience` ago, or no other event
-    /// was stored since, which would show that only this one is refused.
+    /// was stored since, which would show that only this one is refused. None can be stored if those that wait are too far from it.
     pub(super) fn is_held(&mut self, number: u64, patience: Duration) -> bool {
         let Some(pending) = self.pending.get_mut(&number) else { return false };
         let first = *pending.no_stream.get_or_insert_with(Instant::now);
-        first.elapsed() < patience || self.stored_at.is_none_or(|stored| stored < first)
+        first.elapsed() < patience
+            || (self.stored_at.is_none_or(|stored| stored < first) && !self.blocks_others(number))
+    }
+
+    /// Whether others wait, and none of them may be sent before this one, the oldest, has an outcome: see [`WIDTH`].
+    fn blocks_others(&self, number: u64) -> bool {
+        /// With more than so many others that may be sent, it is not this one that blocks the rest.
+        const FEW: usize = 100;
+        let is_oldest = self.pending.first_key_value().is_some_and(|(oldest, _)| *oldest == number);
+        let end = number.saturating_add(WIDTH);
+        let near = || self.pending.range(number + 1..end);
+        is_oldest
+            && self.pending.range(end..).next().is_some()
+            && near().take(FEW + 1).count() <= FEW
+            && near().all(|(_, pending)| pending.is_refused)
     }
 
     /// Why the server refuses this event at the moment, for the log.

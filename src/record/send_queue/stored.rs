@@ -128,6 +128,31 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_event_is_given_up_if_the_others_are_too_far_from_it_to_be_sent() {
+        let (queue, mut source, results) = patient(&[1, 2]);
+        let refuse = |number| queue.settle(vec![refused(number, Rejection::NoStream)], Duration::ZERO);
+        let _ = (refuse(1), refuse(2), refuse(1));
+        assert_eq!(settled(&results), [], "nothing else waits");
+        queue.enqueue_stored([(100_000, Event::new("a", "x"))]);
+        let _ = refuse(2);
+        assert_eq!(settled(&results), [], "it is not the oldest");
+        let _ = (refuse(1), refuse(2));
+        assert_eq!(settled(&results), [(1, false), (2, false)]);
+        assert_eq!(source.take().expect("one").iter().map(|outgoing| outgoing.number).collect::<Vec<_>>(), [100_000]);
+        let _ = refuse(100_000);
+        assert_eq!(settled(&results), [], "nothing else waits");
+    }
+
+    #[test]
+    fn a_stored_event_that_is_too_large_for_its_stream_is_given_up() {
+        let (queue, _source, results) = patient(&[1, 2]);
+        let too_large = Rejection::ByServer("message size exceeds maximum allowed (error 10054)".into());
+        let full = Rejection::ByServer("maximum bytes exceeded (error 10077)".into());
+        let _ = queue.settle(vec![refused(1, too_large), refused(2, full)], Duration::from_secs(60));
+        assert_eq!(settled(&results), [(1, false)]);
+    }
+
+    #[test]
     fn stored_events_that_are_dropped_or_too_large_are_not_sent() {
         let (queue, mut source, results) = patient(&[1, 2]);
         queue.enqueue_stored([

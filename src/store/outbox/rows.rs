@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension};
+use sha2::{Digest, Sha256};
 
 use crate::error::{DatabaseFault, Error};
 use crate::printable;
@@ -43,6 +45,11 @@ impl Rows {
                 format!("the name of table {:?} has other characters than letters, digits and _", printable(table));
             return Err(refused(detail, "rename the table"));
         }
+        // SQLite takes a name in any case. The position is that of one name.
+        let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE";
+        let known = connection.query_row(sql, [table], |row| row.get::<_, String>(0)).optional();
+        let known = known.map_err(|e| database_error(path, e))?;
+        let table = known.as_deref().unwrap_or(table);
         let sql = "SELECT name, upper(type), pk FROM pragma_table_info(?)";
         let columns = || -> rusqlite::Result<Vec<(String, String, u32)>> {
             let column = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
@@ -84,7 +91,7 @@ impl Rows {
 
     /// The highest id that is not used again: that of the last row, or that of a deleted one in a table with AUTOINCREMENT.
     pub(super) fn last(&self, connection: &Connection) -> rusqlite::Result<u64> {
-        let sql = format!("SELECT coalesce(max(id), 0) FROM {}", self.table);
+        let sql = format!("SELECT max(coalesce(max(id), 0), 0) FROM {}", self.table);
         let last: u64 = connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
         if !self.has_sequence {
             return Ok(last);
@@ -144,15 +151,34 @@ impl Rows {
         Ok(read)
     }
 
-    /// Deletes the rows before this id that were published and not given up. The row itself stays, so that its id is not used again.
-    pub(super) fn delete_before(&self, connection: &Connection, position: u64, source: &str) -> rusqlite::Result<()> {
+    /// How many rows up to this one are published, or would have been.
+    pub(super) fn below(&self, connection: &Connection, through: u64) -> rusqlite::Result<u64> {
         let own = if self.has_stream { "AND stream IS NULL" } else { "" };
-        let sql = format!(
-            "DELETE FROM {} WHERE id < ?1 {own}
-             AND id NOT IN (SELECT id FROM catchment_forward_dead_letters WHERE source = ?2)",
-            self.table
-        );
-        connection.prepare_cached(&sql)?.execute(rusqlite::params![position, source])?;
-        Ok(())
+        let sql = format!("SELECT count(*) FROM {} WHERE id <= ? {own}", self.table);
+        connection.prepare_cached(&sql)?.query_row([through], |row| row.get(0))
+    }
+
+    /// A digest of what is published of a row, if it is there.
+    pub(super) fn digest(&self, connection: &Connection, id: u64) -> rusqlite::Result<Option<String>> {
+        let headers = if self.has_headers { "headers" } else { "NULL" };
+        let sql = format!("SELECT subject, {headers}, payload FROM {} WHERE id = ?", self.table);
+        let digest = |row: &rusqlite::Row<'_>| {
+            let mut digest = Sha256::new();
+            for column in 0..3 {
+                let value = row.get_ref(column)?;
+                let bytes = stored_event::payload(value);
+                digest.update([u8::from(value == ValueRef::Null)]);
+                digest.update((bytes.len() as u64).to_le_bytes());
+                digest.update(bytes);
+            }
+            Ok(data_encoding::HEXLOWER.encode(&digest.finalize()))
+        };
+        connection.prepare_cached(&sql)?.query_row([id], digest).optional()
+    }
+
+    /// Deletes a row. Returns how many were there.
+    pub(super) fn delete(&self, connection: &Connection, id: u64) -> rusqlite::Result<u64> {
+        let sql = format!("DELETE FROM {} WHERE id = ?", self.table);
+        Ok(connection.prepare_cached(&sql)?.execute([id])? as u64)
     }
 }

@@ -182,3 +182,82 @@ fn a_table_that_cannot_be_forwarded_is_refused_by_what_it_lacks() {
     let refused = Outbox::open(&folder.options()).map(drop).expect_err("is in use").to_string();
     assert!(refused.contains("app.db: this process uses it already"), "{refused}");
 }
+
+#[test]
+fn a_row_that_appears_below_the_position_stays_and_is_counted() {
+    let folder = Folder::new(TABLE);
+    folder.run("INSERT INTO outbox VALUES (1, 'a', 1), (5, 'a', 5)");
+    let options = OutboxOptions { deletes: true, ..folder.options() };
+    let mut outbox = Outbox::open(&options).expect("opens");
+    outbox.after(0, 9, 999).expect("reads");
+    outbox.done_through(5).expect("writes");
+    folder.run("INSERT INTO outbox VALUES (-3, 'a', 0), (2, 'a', 'late'), (6, 'a', 6)");
+    assert_eq!(ids(&outbox.after(5, 9, 999).expect("reads")), [6]);
+    outbox.done_through(6).expect("writes");
+    drop(outbox);
+    let outbox = Outbox::open(&options).expect("opens");
+    let status = Outbox::status(&options).expect("reads");
+    assert_eq!((status.missed, status.forwarded, status.waiting), (2, 3, 0));
+    assert!(outbox.look_below.is_none(), "it was said at the start");
+    let sql = "SELECT group_concat(id) FROM (SELECT id FROM outbox ORDER BY id)";
+    let left: String = outbox.source.query_row(sql, [], |row| row.get(0)).expect("a text");
+    assert_eq!(left, "-3,2,6");
+}
+
+#[test]
+fn ids_that_are_used_again_are_noticed_by_the_row_at_the_position() {
+    let folder = Folder::new(TABLE);
+    let options = OutboxOptions { deletes: true, ..folder.options() };
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1), ('a', 2), ('a', 3)");
+    let mut outbox = Outbox::open(&options).expect("opens");
+    outbox.after(0, 9, 999).expect("reads");
+    outbox.done_through(3).expect("writes");
+    let again = "DELETE FROM outbox; INSERT INTO outbox(subject, payload) VALUES ('a', 'n1'), ('a', 'n2'), ('a', 'n3'), ('a', 'n4')";
+    folder.run(again);
+    let ended = outbox.after(3, 9, 999).expect_err("is another row");
+    assert!(ended.fault == DatabaseFault::Conflict && ended.to_string().contains("row 3 is not"), "{ended}");
+    drop(outbox);
+    let mut outbox = Outbox::open(&options).expect("opens");
+    assert_eq!(ids(&outbox.after(outbox.position(), 9, 999).expect("reads")), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_table_has_one_position_in_whatever_case_it_is_named() {
+    let folder = Folder::new(TABLE);
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1)");
+    let mut outbox = folder.open();
+    outbox.after(0, 9, 999).expect("reads");
+    outbox.done_through(1).expect("writes");
+    let options = OutboxOptions { table: "OutBox".into(), ..folder.options() };
+    assert!(matches!(Outbox::open(&options), Err(Error::Locked { .. })));
+    drop(outbox);
+    assert_eq!(Outbox::open(&options).expect("opens").position(), 1);
+    assert_eq!(Outbox::status(&options).expect("reads").forwarded, 1);
+}
+
+#[test]
+fn a_state_is_a_file_of_its_own_and_of_one_database() {
+    let (one, other) = (Folder::new(TABLE), Folder::new(TABLE));
+    one.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1)");
+    let state = one.0.path().join("state.db");
+    let with = |folder: &Folder, state: &Path| OutboxOptions { state: Some(state.to_owned()), ..folder.options() };
+    let refused = |options: &OutboxOptions| Outbox::open(options).map(drop).expect_err("is refused").to_string();
+    let mut outbox = Outbox::open(&with(&one, &state)).expect("opens");
+    outbox.after(0, 9, 999).expect("reads");
+    outbox.done_through(1).expect("writes");
+    drop(outbox);
+    let of_another = refused(&with(&other, &state));
+    assert!(of_another.contains("the position of table outbox of another database"), "{of_another}");
+    assert!(Outbox::status(&with(&other, &state)).is_err());
+    for no_path in [":memory:", "file:state.db"] {
+        let said = refused(&with(&one, Path::new(no_path)));
+        assert!(said.contains("is no path of a file"), "{said}");
+    }
+    let foreign = refused(&with(&one, &other.options().path));
+    assert!(foreign.contains("it is the database of something else (it has table outbox)"), "{foreign}");
+    // It was moved, with its file.
+    let moved = one.0.path().join("moved.db");
+    std::fs::rename(one.options().path, &moved).expect("moves");
+    let options = OutboxOptions { path: moved, ..with(&one, &state) };
+    assert_eq!(Outbox::open(&options).expect("opens").position(), 1);
+}

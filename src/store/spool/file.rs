@@ -75,19 +75,23 @@ enum Found {
     Spool,
 }
 
-/// Makes the file where it is missing or empty. Moves a damaged spool aside and makes a new one.
-pub(super) fn make(config: &DatabaseConfig) -> Result<(), Error> {
+/// Makes the file where it is missing or empty. Moves a damaged spool aside and makes a new one. Returns where the damaged one is.
+pub(super) fn make(config: &DatabaseConfig) -> Result<Option<PathBuf>, Error> {
     let path = &config.path;
     must_have_one_name(path)?;
-    finish_moving(path)?;
+    let moved = finish_moving(path)?;
     new_database::make(path, config.permissions);
     match examine(path, config.busy_timeout) {
-        Ok(Found::Spool) => Ok(()),
-        Ok(Found::New) => make_tables(path, config.busy_timeout).map_err(|e| database_error(path, e)),
+        Ok(Found::Spool) => Ok(moved),
+        Ok(Found::New) => {
+            make_tables(path, config.busy_timeout).map_err(|e| database_error(path, e))?;
+            Ok(moved)
+        }
         Err(error) if is_damaged(path, &error) => {
-            move_aside(path, &error)?;
+            let aside = move_aside(path, &error)?;
             new_database::make(path, config.permissions);
-            make_tables(path, config.busy_timeout).map_err(|e| database_error(path, e))
+            make_tables(path, config.busy_timeout).map_err(|e| database_error(path, e))?;
+            Ok(Some(aside))
         }
         Err(error) => Err(error),
     }
@@ -170,7 +174,7 @@ fn has_our_id(path: &Path) -> bool {
 }
 
 /// Moves the file and its log to another name, whole.
-fn move_aside(path: &Path, why: &Error) -> Result<(), Error> {
+fn move_aside(path: &Path, why: &Error) -> Result<PathBuf, Error> {
     let file = followed(path);
     let aside = free_name(&file);
     // The log first: without it, the file would be an earlier state that is not damaged. A new file must not find it either.
@@ -179,35 +183,37 @@ fn move_aside(path: &Path, why: &Error) -> Result<(), Error> {
     moved.and_then(|()| std::fs::rename(&file, &aside)).map_err(|e| unmovable(path, e))?;
     // It has no content of its own.
     let _ = std::fs::remove_file(ending(&file, "-shm"));
-    let (spool, aside, why) = (path.display(), aside.display(), detail(why));
+    let (spool, shown, why) = (path.display(), aside.display(), detail(why));
     log::error!(
-        event = "spool.damaged", spool:% = spool, moved_to:% = aside, error:% = why;
-        "spool {spool}: it is damaged ({why}) and was moved to {aside}; a new one is used; catchment spool export {aside} prints what \
+        event = "spool.damaged", spool:% = spool, moved_to:% = shown, error:% = why;
+        "spool {spool}: it is damaged ({why}) and was moved to {shown}; a new one is used; catchment spool export {shown} prints what \
          can be read"
     );
-    Ok(())
+    Ok(aside)
 }
 
-/// Completes a move of which only the log was moved, because the process ended.
-fn finish_moving(path: &Path) -> Result<(), Error> {
+/// Completes a move of which only the log was moved, because the process ended. Returns where the spool is now.
+fn finish_moving(path: &Path) -> Result<Option<PathBuf>, Error> {
     let file = followed(path);
-    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return Ok(()) };
+    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return Ok(None) };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let start = [name.as_encoded_bytes(), b".damaged-"].concat();
+    let mut moved = None;
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(aside) = name.to_str().and_then(|name| name.strip_suffix("-wal")) else { continue };
         let aside = folder.join(aside);
         if name.as_encoded_bytes().starts_with(&start) && !aside.exists() && file.exists() {
             std::fs::rename(&file, &aside).map_err(|e| unmovable(path, e))?;
-            let (spool, aside, why) = (path.display(), aside.display(), "its move was interrupted");
+            let (spool, shown, why) = (path.display(), aside.display(), "its move was interrupted");
             log::error!(
-                event = "spool.damaged", spool:% = spool, moved_to:% = aside, error:% = why;
-                "spool {spool}: it is damaged and was moved to {aside}; a new one is used"
+                event = "spool.damaged", spool:% = spool, moved_to:% = shown, error:% = why;
+                "spool {spool}: it is damaged and was moved to {shown}; a new one is used"
             );
+            moved = Some(aside);
         }
     }
-    Ok(())
+    Ok(moved)
 }
 
 fn unmovable(path: &Path, error: std::io::Error) -> Error {
