@@ -75,7 +75,9 @@ pub fn restore(
         lock.withdraw();
         if !had_logs && matches!(error, Error::Database { fault: DatabaseFault::Corrupt, .. }) {
             // SQLite leaves the files behind that it made to read a damaged one.
-            logs.iter().for_each(|log| drop(std::fs::remove_file(log)));
+            for log in &logs {
+                let _ = std::fs::remove_file(log);
+            }
         }
     }
     restored
