@@ -12,7 +12,7 @@ isolated := env $(addprefix -u ,$(foreign))
 oldest_rust = $(shell sed -n 's/^rust-version = "\(.*\)"$$/\1/p' Cargo.toml)
 
 # Most tests wait for servers and processes most of the time.
-export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+export RUST_TEST_THREADS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 # Starts a recipe that needs a nats-server; stops it with the script's own message if there is none.
 with_server = @server=$$(scripts/nats-server) || exit 1; exec $(isolated) NATS_SERVER_BIN="$$server"
