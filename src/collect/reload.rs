@@ -10,9 +10,10 @@ use crate::query::{self, Service};
 use crate::store::{CheckedRoutes, ConfirmationsTo, Database, Queries, Routes, migrations};
 
 impl Collector {
-    /// Takes over other settings without a restart: all settings of `[[route]]`, `[[query]]`, `[service]`, `[batch]`, `[backup]`, `[retention]` and
-    /// `[upkeep]`, and `unmatched`, `delete_markers` and `prefix`. Blocks until they are in use. That takes as long as it takes to compile the statements; if queries
-    /// change, also the time for another connection to the broker, at most a few times `broker.timeout`.
+    /// Takes over other settings without a restart: all settings of `[[route]]`, `[[query]]`, `[service]`, `[batch]`, `[backup]`,
+    /// `[retention]` and `[upkeep]`, and `unmatched`, `delete_markers` and `prefix`. Blocks until they are in use. That takes as
+    /// long as it takes to compile the statements; if queries change, also the time for another connection to the broker, at most a
+    /// few times `broker.timeout`.
     ///
     /// Either all settings are taken over or none: after an error the collector continues as before.
     ///
