@@ -208,7 +208,9 @@ impl Shared {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}
             }
             match self.checkpoint_on(&mut connection) {
-                Ok(checkpoint) => {
+                // Another program copies: it is tried again with the next commits.
+                Ok(None) => {}
+                Ok(Some(checkpoint)) => {
                     if std::mem::take(&mut trouble) {
                         let path = self.file.path().display();
                         log::info!(
@@ -219,7 +221,7 @@ impl Shared {
                     let was_held_back = std::mem::replace(&mut held_back, self.is_held_back(checkpoint));
                     self.report(checkpoint, was_held_back, held_back);
                     if let (true, false, Some(connection)) = (was_held_back, held_back, &connection) {
-                        truncate(connection);
+                        self.truncate(connection);
                     }
                 }
                 Err(_) if matches!(woken.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected)) => break,
@@ -264,8 +266,8 @@ impl Shared {
         }
     }
 
-    /// A checkpoint on the thread's own connection, which is opened if necessary.
-    fn checkpoint_on(&self, connection: &mut Option<Connection>) -> Result<Checkpoint, String> {
+    /// A checkpoint on the thread's own connection, which is opened if necessary. `None` if another program runs one.
+    fn checkpoint_on(&self, connection: &mut Option<Connection>) -> Result<Option<Checkpoint>, String> {
         // Opening creates an empty file if there is none.
         if self.file.was_replaced() {
             return Err("the file was moved, removed or replaced".into());
@@ -301,26 +303,35 @@ impl Shared {
         self.due.fetch_max(next, Ordering::Relaxed);
     }
 
-    fn note(&self, Checkpoint { frames, copied }: Checkpoint) {
-        self.wal.copied.store(copied, Ordering::Relaxed);
+    fn note(&self, checkpoint: Option<Checkpoint>) {
+        let frames = match checkpoint {
+            Some(Checkpoint { frames, copied }) => {
+                self.wal.copied.store(copied, Ordering::Relaxed);
+                frames
+            }
+            None => self.wal.written.load(Ordering::Relaxed),
+        };
         self.due.store(frames + self.limits.step, Ordering::Relaxed);
     }
-}
 
-/// Copies what can be copied without waiting for anybody: <https://sqlite.org/pragma.html#pragma_wal_checkpoint>.
-fn passive(connection: &Connection) -> rusqlite::Result<Checkpoint> {
-    let number =
-        |row: &rusqlite::Row<'_>, at| Ok::<_, rusqlite::Error>(u32::try_from(row.get::<_, i64>(at)?).unwrap_or(0));
-    let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
-    statement.query_row([], |row| Ok(Checkpoint { frames: number(row, 1)?, copied: number(row, 2)? }))
-}
-
-/// Makes the WAL's file small again, unless a program uses it at this moment.
-fn truncate(connection: &Connection) {
-    let result = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-    if let Err(error) = result {
-        log::debug!("database: the -wal file keeps its size: {}", one_line(&error));
+    /// Makes the WAL's file small again, unless a program uses it at this moment.
+    fn truncate(&self, connection: &Connection) {
+        // SQLite runs one checkpoint at a time: a commit that must finish one waits for this instead of being refused.
+        let _running = self.running.lock();
+        let result = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = result {
+            log::debug!("database: the -wal file keeps its size: {}", one_line(&error));
+        }
     }
+}
+
+/// Copies what can be copied without waiting for anybody. `None` if another connection runs a checkpoint:
+/// <https://sqlite.org/pragma.html#pragma_wal_checkpoint>.
+fn passive(connection: &Connection) -> rusqlite::Result<Option<Checkpoint>> {
+    let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
+    let (frames, copied) = statement.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))?;
+    // Both are -1 if it was not run.
+    Ok(u32::try_from(frames).ok().zip(u32::try_from(copied).ok()).map(|(frames, copied)| Checkpoint { frames, copied }))
 }
 
 #[cfg(test)]
@@ -383,6 +394,28 @@ mod tests {
             commits += 1;
             assert!(commits < 2 * SMALL.step, "the WAL does not begin anew");
         }
+    }
+
+    #[test]
+    fn another_connections_checkpoint_is_waited_for_and_not_taken_for_ours() {
+        let (fixture, connection, checkpointer) = set_up();
+        commit(&connection, &checkpointer);
+        let open = || ConnectionManager::new(&fixture.config, 0).open_plain().expect("opens");
+        let (reader, other, third) = (open(), open(), open());
+        reader.execute_batch("BEGIN; SELECT count(*) FROM t").expect("reads");
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                other.busy_timeout(Duration::from_mins(1)).expect("is set");
+                // It waits for the reader, once it does not meet a checkpoint of the third.
+                let restart = "PRAGMA wal_checkpoint(RESTART)";
+                while other.query_row(restart, [], |row| row.get::<_, bool>(0)).expect("ends") {}
+            });
+            while passive(&third).expect("is answered").is_some() {
+                std::thread::yield_now();
+            }
+            reader.execute_batch("COMMIT").expect("ends");
+        });
+        assert!(passive(&third).expect("is answered").is_some());
     }
 
     #[test]
