@@ -34,6 +34,42 @@ pub(crate) const LONGEST: usize = NUMBERED.len() + NAME_DIGITS + 1 + 20;
 /// A recorder sends a number only when the one so far below it has an outcome. So a database need not remember more numbers than these.
 pub(crate) const WIDTH: u64 = 65_536;
 
+/// [`WIDTH`]. A test may have less on its thread: see [`narrowed`].
+#[cfg(not(test))]
+pub(crate) const fn width() -> u64 {
+    WIDTH
+}
+
+#[cfg(test)]
+pub(crate) use narrowed::width;
+
+/// A smaller [`WIDTH`], so that a test with few events reaches its end.
+#[cfg(test)]
+pub(crate) mod narrowed {
+    use std::cell::Cell;
+
+    thread_local! {
+        static OF_THREAD: Cell<u64> = const { Cell::new(super::WIDTH) };
+    }
+
+    pub(crate) fn width() -> u64 {
+        OF_THREAD.get()
+    }
+
+    /// Runs this with another width: a multiple of 64.
+    pub(crate) fn within<T>(width: u64, run: impl FnOnce() -> T) -> T {
+        struct Restore;
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                OF_THREAD.set(super::WIDTH);
+            }
+        }
+        OF_THREAD.set(width);
+        let _restore = Restore;
+        run()
+    }
+}
+
 /// How an event that a recorder sends twice is recognised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

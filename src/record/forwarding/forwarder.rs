@@ -259,3 +259,6 @@ impl<S: ForwardStore> Forwarder<S> {
         self.store.error(problem)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::event_id::WIDTH;
+use crate::event_id::width;
 use crate::store::StoredEvent;
 
 /// The most events in memory.
@@ -37,7 +37,7 @@ impl Loaded {
     pub(super) fn room(&self) -> Option<(usize, usize)> {
         let (events, bytes) = self.open;
         // Further ones would not be sent before the first is done.
-        let is_in_width = self.events.len() < usize::try_from(WIDTH).unwrap_or(usize::MAX);
+        let is_in_width = self.events.len() < usize::try_from(width()).unwrap_or(usize::MAX);
         (events < MAX_EVENTS && bytes < MAX_BYTES && is_in_width).then(|| (MAX_EVENTS - events, MAX_BYTES - bytes))
     }
 
@@ -81,6 +81,7 @@ impl Loaded {
 mod tests {
     use super::*;
     use crate::Event;
+    use crate::event_id::WIDTH;
 
     fn stored(position: u64, bytes: usize) -> StoredEvent {
         let recorded_us = i64::try_from(position).expect("small") * 10;

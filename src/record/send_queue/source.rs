@@ -8,7 +8,7 @@ use super::entry::{Outcome, Sent};
 use super::state::{State, unlock_and_log};
 use super::{SendQueue, too_large};
 use crate::broker::{EventSource, Outgoing};
-use crate::event_id::WIDTH;
+use crate::event_id::width;
 use crate::record::FailureReason;
 
 /// The most events that are passed to the connection at a time.
@@ -123,6 +123,6 @@ impl State {
         let (number, _) = self.pending.range(self.to_send..).next()?;
         let (oldest, _) = self.pending.first_key_value()?;
         // A database remembers only so many numbers of a recorder.
-        (number - oldest < WIDTH).then_some(*number)
+        (number - oldest < width()).then_some(*number)
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::MutexGuard;
 use super::entry::{Entry, Outcome, PendingEvent};
 use crate::broker::Rejection;
 use crate::event::Event;
-use crate::event_id::WIDTH;
+use crate::event_id::width;
 use crate::printable;
 use crate::record::counts::RecorderCounts;
 use crate::record::failures::Failures;
@@ -195,12 +195,12 @@ impl State {
             || (self.stored_at.is_none_or(|stored| stored < first) && !self.blocks_others(number))
     }
 
-    /// Whether others wait, and none of them may be sent before this one, the oldest, has an outcome: see [`WIDTH`].
+    /// Whether others wait, and none of them may be sent before this one, the oldest, has an outcome: see [`width`].
     fn blocks_others(&self, number: u64) -> bool {
         /// With more than so many others that may be sent, it is not this one that blocks the rest.
         const FEW: usize = 100;
         let is_oldest = self.pending.first_key_value().is_some_and(|(oldest, _)| *oldest == number);
-        let end = number.saturating_add(WIDTH);
+        let end = number.saturating_add(width());
         let near = || self.pending.range(number + 1..end);
         is_oldest
             && self.pending.range(end..).next().is_some()

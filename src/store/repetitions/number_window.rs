@@ -7,14 +7,17 @@ use std::collections::VecDeque;
 
 use rusqlite::types::{FromSqlError, FromSqlResult};
 
-use crate::event_id::WIDTH;
+use crate::event_id::{WIDTH, width};
 
 /// The numbers in one word.
 const WORD: u64 = u64::BITS as u64;
 
-/// Words that contain any `WIDTH` successive numbers, wherever they begin.
-const MOST_WORDS: usize = 1_025;
-const _: () = assert!(MOST_WORDS as u64 == WIDTH / WORD + 1);
+const _: () = assert!(WIDTH.is_multiple_of(WORD));
+
+/// Words that contain any [`width`] successive numbers, wherever they begin.
+fn most_words() -> u64 {
+    width() / WORD + 1
+}
 
 /// Which numbers of one recorder are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +32,7 @@ impl NumberWindow {
     /// From the columns of a row.
     pub(super) fn from_row(base: u64, stored: &[u8]) -> FromSqlResult<Self> {
         let (words, rest) = stored.as_chunks();
-        if !base.is_multiple_of(WORD) || !rest.is_empty() || words.len() > MOST_WORDS {
+        if !base.is_multiple_of(WORD) || !rest.is_empty() || words.len() as u64 > most_words() {
             return Err(FromSqlError::Other("catchment_recorders has a row that catchment has not written".into()));
         }
         Ok(Self { base, words: words.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect() })
@@ -48,10 +51,9 @@ impl NumberWindow {
     /// Adds a number. Returns `false` if it is stored already.
     pub(in crate::store) fn insert(&mut self, number: u64) -> bool {
         let Some(ahead) = number.checked_sub(self.base) else { return false };
-        let most = MOST_WORDS as u64 - 1;
-        let word = (ahead / WORD).min(most);
+        let word = (ahead / WORD).min(most_words() - 1);
         self.advance(ahead / WORD - word);
-        let word = usize::try_from(word).expect("is below MOST_WORDS");
+        let word = usize::try_from(word).expect("is small");
         if word >= self.words.len() {
             self.words.resize(word + 1, 0);
         }
@@ -79,6 +81,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const MOST_WORDS: usize = 1_025;
 
     fn saved(window: &NumberWindow) -> NumberWindow {
         NumberWindow::from_row(window.base(), &window.to_blob()).expect("a row")
