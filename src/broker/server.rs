@@ -99,7 +99,22 @@ impl Server {
     ///
     /// As [`Server::start`].
     pub fn start_with(program: &Path, folder: &Path, address: &Path, arguments: &[OsString]) -> Result<Self, Error> {
-        Start { program, folder, address, arguments, wanted: &|| true }.on_port(ServerPort::Any)
+        Self::start_on_port(program, folder, address, arguments, ServerPort::Any)
+    }
+
+    /// As [`Server::start_with`], on this port: the port of an earlier server, for its clients.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub fn start_on_port(
+        program: &Path,
+        folder: &Path,
+        address: &Path,
+        arguments: &[OsString],
+        port: ServerPort,
+    ) -> Result<Self, Error> {
+        Start { program, folder, address, arguments, wanted: &|| true }.on_port(port)
     }
 
     /// Its address.

@@ -107,6 +107,13 @@ pub struct Compare {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     away: Option<Duration>,
 
+    /// Keep the broker away for this long while events come; 0s leaves these runs out [default: 10s, 0s with --quick]
+    ///
+    /// Events come at --rate, else at half of what the arm reached, at most 1000 a second. Not with --server, whose server stays
+    /// as it is.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    outage: Option<Duration>,
+
     /// Measure what an event costs in runs with these numbers of events [default: 1000,10000,100000, none with --quick]
     ///
     /// A run with 1000000 events takes minutes in the arms that commit or sync events one by one.
@@ -262,6 +269,7 @@ impl Compare {
             idle_for: self.idle.unwrap_or(defaults.idle_for),
             stall_for: self.stall.unwrap_or(defaults.stall_for),
             away_for: self.away.unwrap_or(defaults.away_for),
+            outage_for: self.outage.unwrap_or(defaults.outage_for),
             curve: match self.curve.as_slice() {
                 _ if self.no_curve => Vec::new(),
                 [] => defaults.curve.clone(),

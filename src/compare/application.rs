@@ -7,7 +7,7 @@
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -20,7 +20,7 @@ use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, Synchronous};
 use crate::event::Event;
 use crate::record::{
     CommitMode, DirectRecorder, DirectRecorderConfig, FailureReason, NatsRecorder, NatsRecorderConfig, Overflow,
-    Recorder, SpooledRecorder, SpooledRecorderConfig,
+    Receipt, Recorder, SpooledRecorder, SpooledRecorderConfig, WaitError,
 };
 
 /// How long the application waits for room in the recorder, or for the last acknowledgement.
@@ -45,6 +45,8 @@ pub(super) struct Job {
     pub(super) stream: String,
     /// Recorders, each with a connection of its own, that the producers share.
     pub(super) connections: usize,
+    /// Each receipt is waited for, on a thread of its own, and its time is noted.
+    pub(super) keeps_receipts: bool,
     /// Path and prefix of the profile's files, if a profile is to be taken.
     pub(super) profile: Option<PathBuf>,
 }
@@ -72,6 +74,8 @@ pub(super) struct Outcome {
     pub(super) calls: Vec<RecordCall>,
     /// How often an event was refused and recorded again.
     pub(super) refusals: u64,
+    /// What the receipts reported, if they were kept: producer after producer, each in the order of its messages.
+    pub(super) settlements: Vec<Settlement>,
     /// Voluntary and involuntary context switches until all were accepted, also of threads that have ended.
     pub(super) switches: (u64, u64),
     /// CPU seconds until all were accepted, and the part of them in the kernel. What the application then does for this report
@@ -105,6 +109,30 @@ impl From<(u64, u64, u64, f64)> for RecordCall {
 impl From<RecordCall> for (u64, u64, u64, f64) {
     fn from(call: RecordCall) -> Self {
         (call.number, call.due, call.returned, call.latency_us)
+    }
+}
+
+/// What a receipt reported.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(from = "(u64, u64, bool)", into = "(u64, u64, bool)")]
+pub(super) struct Settlement {
+    /// The message's number.
+    pub(super) number: u64,
+    /// When it was seen. Receipts are waited for in the order of the messages.
+    pub(super) at: u64,
+    /// The event is recorded, as its arm promises. Otherwise it has failed.
+    pub(super) is_recorded: bool,
+}
+
+impl From<(u64, u64, bool)> for Settlement {
+    fn from((number, at, is_recorded): (u64, u64, bool)) -> Self {
+        Self { number, at, is_recorded }
+    }
+}
+
+impl From<Settlement> for (u64, u64, bool) {
+    fn from(settlement: Settlement) -> Self {
+        (settlement.number, settlement.at, settlement.is_recorded)
     }
 }
 
@@ -211,22 +239,32 @@ fn produce(job: &Job, messages: &Messages, recorders: &[Arc<dyn Recorder>]) -> R
     let began = clock::now();
     let threads = job.producers.max(1);
     let mut results = Vec::with_capacity(threads);
+    let mut settlements = Vec::new();
     std::thread::scope(|scope| {
-        let producers: Vec<_> = (0..threads)
-            .map(|number| {
-                let recorder = &*recorders[number % recorders.len()];
-                let own = Producer { job, messages, recorder, began };
-                scope.spawn(move || own.run((job.first..job.workload.events).skip(number).step_by(threads)))
-            })
-            .collect();
+        let (mut producers, mut waiters) = (Vec::new(), Vec::new());
+        for number in 0..threads {
+            let recorder = &*recorders[number % recorders.len()];
+            let receipts = job.keeps_receipts.then(|| {
+                let (sender, receipts) = mpsc::channel();
+                waiters.push(scope.spawn(move || settlements_of(&receipts)));
+                sender
+            });
+            let own = Producer { job, messages, recorder, began, receipts };
+            producers
+                .push(scope.spawn(move || own.run((job.first..job.workload.events).skip(number).step_by(threads))));
+        }
+        let panicked = |_| failed("had a panic in a thread".into());
         for producer in producers {
-            results.push(producer.join().map_err(|_| failed("had a panic in a producer thread".into()))??);
+            results.push(producer.join().map_err(panicked)??);
+        }
+        for recorder in recorders {
+            recorder.flush(TIMEOUT).map_err(|error| failed(format!("could not flush its events: {error}")))?;
+        }
+        for waiter in waiters {
+            settlements.extend(waiter.join().map_err(panicked)?);
         }
         Ok::<_, CompareError>(())
     })?;
-    for recorder in recorders {
-        recorder.flush(TIMEOUT).map_err(|error| failed(format!("could not flush its events: {error}")))?;
-    }
     let (accepted, used) = (clock::now(), Usage::now());
     let mut latencies: Vec<f64> = results.iter().flat_map(|own| &own.latencies_us).map(|us| f64::from(*us)).collect();
     Ok(Outcome {
@@ -234,6 +272,7 @@ fn produce(job: &Job, messages: &Messages, recorders: &[Arc<dyn Recorder>]) -> R
         accepted,
         record_us: statistics::quantiles(&mut latencies),
         refusals: results.iter().map(|own| own.refusals).sum(),
+        settlements,
         calls: results.into_iter().flat_map(|own| own.calls).collect(),
         switches: (
             used.switches.0.saturating_sub(before.switches.0),
@@ -281,6 +320,21 @@ struct Producer<'a> {
     messages: &'a Messages,
     recorder: &'a dyn Recorder,
     began: u64,
+    /// Where the receipts go, if they are kept.
+    receipts: Option<Sender<(u64, Receipt)>>,
+}
+
+/// Waits for each receipt in turn, until one does not resolve in time.
+fn settlements_of(receipts: &Receiver<(u64, Receipt)>) -> Vec<Settlement> {
+    let settlement = |(number, receipt): (u64, Receipt)| {
+        let is_recorded = match receipt.wait(TIMEOUT) {
+            Ok(_) => true,
+            Err(WaitError::Pending(_)) => return None,
+            Err(_) => false,
+        };
+        Some(Settlement { number, at: clock::now(), is_recorded })
+    };
+    receipts.iter().map_while(settlement).collect()
 }
 
 /// What a producer found.
@@ -308,8 +362,13 @@ impl Producer<'_> {
             let payload = self.messages.encode(&self.messages.message(number))?;
             let event = Event::new(self.messages.subject(number), payload);
             let measured_from = if slept || !with_rate { clock::now() } else { due };
-            produced.refusals += self.record(event)?;
+            let (receipt, refusals) = self.record(event)?;
             let returned = clock::now();
+            produced.refusals += refusals;
+            if let Some(receipts) = &self.receipts {
+                // It is received until this ends.
+                let _ = receipts.send((number, receipt));
+            }
             let latency_us = returned.saturating_sub(measured_from) as f64 / 1e3;
             produced.latencies_us.push(latency_us as f32);
             if with_rate {
@@ -319,17 +378,18 @@ impl Producer<'_> {
         Ok(produced)
     }
 
-    /// Records an event, again where it is refused for now; returns how often it was refused.
-    fn record(&self, mut event: Event) -> Result<u64, CompareError> {
+    /// Records an event, again where it is refused for now; returns its receipt and how often it was refused.
+    fn record(&self, mut event: Event) -> Result<(Receipt, u64), CompareError> {
         let until = Instant::now() + TIMEOUT;
-        for refusals in 0.. {
+        let mut refusals = 0;
+        loop {
             match self.recorder.record(event) {
-                Ok(_receipt) => return Ok(refusals),
+                Ok(receipt) => return Ok((receipt, refusals)),
                 Err(error) if is_temporary(&error.reason) && Instant::now() < until => event = *error.event,
                 Err(error) => return Err(failed(format!("could not record: {error}"))),
             }
+            refusals += 1;
         }
-        Ok(0)
     }
 }
 

@@ -40,6 +40,9 @@ pub struct Comparison {
     pub stalls: Vec<Stall>,
     /// The database side killed for a while.
     pub isolations: Vec<Isolation>,
+    /// The broker away for a while.
+    #[serde(default)]
+    pub outages: Vec<Outage>,
     /// Where the time goes, from a run of its own under a sampling profiler.
     pub hotspots: Vec<Hotspots>,
     /// The conclusion.
@@ -335,6 +338,35 @@ pub struct Isolation {
     pub committed: u64,
     /// What happened to the application.
     pub application: String,
+}
+
+/// The broker away for a while, while events come. An arm without a broker has the same run, for comparison.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outage {
+    /// The arm.
+    pub arm: Arm,
+    /// Events a second.
+    pub rate: u64,
+    /// From the kill of the broker until it took connections again. Without a broker, the same time.
+    pub away_s: f64,
+    /// Whether the arm has a broker.
+    pub has_broker: bool,
+    /// How long `record()` took meanwhile.
+    pub record_us: Quantiles,
+    /// Events recorded meanwhile.
+    pub recorded: u64,
+    /// How often `record()` refused an event for now.
+    pub refused: u64,
+    /// Events whose receipts were not resolved when the broker was back: a crash of the application at that moment would have lost them.
+    pub unsettled: u64,
+    /// Events whose receipts reported a failure.
+    pub failed: u64,
+    /// All events of the run, those before the outage included.
+    pub events: u64,
+    /// Events that were not in the database afterwards; only core NATS may have some.
+    pub missing: u64,
+    /// From the broker's return until the last row was in the database.
+    pub recovery_s: f64,
 }
 
 /// Where one process's time goes.

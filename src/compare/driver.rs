@@ -15,8 +15,8 @@ use super::planning::{self, MAX_COUNTED};
 use super::schedule::{self, Slot};
 use super::scratch_directory::{self, ScratchDirectory};
 use super::{
-    Arm, ArmReport, Axis, CompareError, Comparison, Costs, FORMAT, Hotspots, Isolation, Run, Settings, Stall, Verdict,
-    arms, callgrind, hotspots, isolation, latency, report, run, stall, statistics, syscalls,
+    Arm, ArmReport, Axis, CompareError, Comparison, Costs, FORMAT, Hotspots, Isolation, Outage, Run, Settings, Stall,
+    Verdict, arms, callgrind, hotspots, isolation, latency, outage, report, run, stall, statistics, syscalls,
 };
 
 /// Compares. Blocks for minutes. Its processes and directories are removed when it returns, also after an error. If it is stopped
@@ -49,6 +49,9 @@ pub fn compare(options: &Options, callbacks: &Callbacks<'_>) -> Result<Compariso
             "the broker's CPU, memory and context switches: this comparison used a server that was already running"
                 .into(),
         );
+        if !options.outage_for.is_zero() {
+            driver.not_measured.push("an outage of the broker: a server that was already running is left alone".into());
+        }
     }
     driver.errors.extend(driver.arms.iter().filter_map(|arm| arm.error.clone()));
     let ratios = statistics::ratios(&driver.arms, options.seed);
@@ -71,6 +74,7 @@ pub fn compare(options: &Options, callbacks: &Callbacks<'_>) -> Result<Compariso
         axes: driver.axes,
         stalls: driver.stalls,
         isolations: driver.isolations,
+        outages: driver.outages,
         hotspots: driver.hotspots,
         verdict: Verdict::default(),
         not_measured: driver.not_measured,
@@ -94,6 +98,7 @@ struct Driver {
     stalls: Vec<Stall>,
     hotspots: Vec<Hotspots>,
     isolations: Vec<Isolation>,
+    outages: Vec<Outage>,
     not_measured: Vec<String>,
     errors: Vec<String>,
     cut_short: Vec<String>,
@@ -135,7 +140,7 @@ impl Driver {
             Err(why) => Some(format!("instructions: {why}")),
         };
         let not_measured = syscalls::unavailable().into_iter().chain(instructions).collect();
-        let (costs, axes, stalls, hotspots, isolations, errors, cut_short) = Default::default();
+        let (costs, axes, stalls, hotspots, isolations, outages, errors, cut_short) = Default::default();
         let (trials, rate, stopped) = (BTreeMap::new(), options.rate.unwrap_or(0), false);
         Ok(Self {
             arms,
@@ -147,6 +152,7 @@ impl Driver {
             stalls,
             hotspots,
             isolations,
+            outages,
             not_measured,
             errors,
             cut_short,
@@ -256,10 +262,13 @@ impl Driver {
 
     /// Half of what the slowest run of all arms reached: a rate that every arm sustains.
     fn sustainable_rate(&self) -> u64 {
-        let runs = self.arms.iter().flat_map(|report| &report.runs);
-        let rates = runs.map(|run| run.committed as f64 / run.total_s.max(1e-9));
-        let slowest = rates.min_by(f64::total_cmp).unwrap_or(1_000.0);
-        ((slowest / 2.0) as u64).clamp(10, 1_000)
+        rate_below(self.arms.iter().flat_map(|report| &report.runs))
+    }
+
+    /// Half of what the slowest run of this arm reached, at most 1,000.
+    fn sustainable_rate_of(&self, arm: Arm) -> u64 {
+        let runs = self.arms.iter().filter(|report| report.arm == arm).flat_map(|report| &report.runs);
+        rate_below(runs)
     }
 
     fn experiments(&mut self, context: &RunContext<'_>) -> Result<(), CompareError> {
@@ -282,6 +291,7 @@ impl Driver {
             let outcome = isolation::measure(context, setup.at(rate, 3 * options.away_for));
             let isolation = self.found("isolation", arm, outcome)?;
             self.isolations.extend(isolation);
+            self.outage(context, setup)?;
             context.begin_step(&format!("counting, {name}"));
             if may_count {
                 self.count(context, Setup { events: setup.events.min(MAX_COUNTED), ..setup })?;
@@ -293,6 +303,19 @@ impl Driver {
                 self.add_instructions(arm, setup.events, &counts);
             }
         }
+        Ok(())
+    }
+
+    fn outage(&mut self, context: &RunContext<'_>, setup: Setup) -> Result<(), CompareError> {
+        let options = context.options;
+        if !options.has_outage() {
+            return Ok(());
+        }
+        context.begin_step(&format!("outage of the broker, {}", arms::title(setup.arm)));
+        let rate = options.rate.unwrap_or_else(|| self.sustainable_rate_of(setup.arm));
+        let outcome = outage::measure(context, setup.at(rate, outage::BEFORE + options.outage_for));
+        let outage = self.found("outage", setup.arm, outcome)?;
+        self.outages.extend(outage);
         Ok(())
     }
 
@@ -401,6 +424,13 @@ impl Driver {
     fn counts_with_callgrind(&self, options: &Options) -> bool {
         options.callgrind && self.method == Ok(CountingMethod::Callgrind)
     }
+}
+
+/// Half of what the slowest of these runs reached, from 10 to 1,000 events a second.
+fn rate_below<'a>(runs: impl Iterator<Item = &'a Run>) -> u64 {
+    let rates = runs.map(|run| run.committed as f64 / run.total_s.max(1e-9));
+    let slowest = rates.min_by(f64::total_cmp).unwrap_or(1_000.0);
+    ((slowest / 2.0) as u64).clamp(10, 1_000)
 }
 
 /// A count of a run with `events` events, for a run with `others`.

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::application::{ApplicationMessage, Job};
 use super::context::RunContext;
 use super::meter::Meters;
@@ -15,7 +18,7 @@ use super::process::ChildProcess;
 use super::scratch_directory::ScratchDirectory;
 use super::workload::Workload;
 use super::{Arm, CompareError, Work, arms, instructions};
-use crate::broker::{self, Server};
+use crate::broker::{self, Server, ServerPort};
 use crate::config::{BrokerConfig, DatabaseConfig, Mode};
 use crate::store::{Database, Editor, Routes};
 
@@ -42,8 +45,10 @@ struct Broker {
     url: String,
     stream: String,
     subject: String,
-    /// A server that was started for this environment and ends with it.
+    /// A server that was started for this environment and ends with it. `None` while it is away.
     own: Option<Server>,
+    /// Whether somebody else's server is used.
+    is_foreign: bool,
     /// Whether a collector has collected the stream, which it creates.
     has_stream: bool,
 }
@@ -93,6 +98,25 @@ impl<'a> TestEnvironment<'a> {
         if let Some(mut collector) = self.collector.take() {
             collector.kill();
         }
+    }
+
+    /// Kills the broker. Its streams stay.
+    pub(super) fn kill_broker(&mut self) {
+        if let Some(server) = self.broker.as_mut().and_then(|broker| broker.own.take()) {
+            if let Ok(pid) = i32::try_from(server.pid()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            drop(server);
+        }
+    }
+
+    /// Starts the broker again, at the same address and with the same streams. Blocks until it takes connections.
+    pub(super) fn restart_broker(&mut self) -> Result<(), CompareError> {
+        let (context, arm, directory) = (self.context, self.setup.arm, &self.directory);
+        let Some(broker) = self.broker.as_mut().filter(|broker| !broker.is_foreign) else { return Ok(()) };
+        let port = broker.url.rsplit_once(':').and_then(|(_, port)| port.trim_end_matches('/').parse().ok());
+        broker.own = Some(start_server(context, arm, directory, port.map_or(ServerPort::Any, ServerPort::Fixed))?);
+        Ok(())
     }
 
     /// Starts another subscriber to the same events; returns it and its database, or `None` where the arm has no broker.
@@ -156,6 +180,7 @@ impl<'a> TestEnvironment<'a> {
             server: broker.map(|broker| broker.url.clone()).unwrap_or_default(),
             stream: broker.map(|broker| broker.stream.clone()).unwrap_or_default(),
             connections: self.setup.connections,
+            keeps_receipts: self.setup.keeps_receipts,
             profile: self.setup.profiled.then(|| self.path("application")),
         };
         let mut command = self.program("application");
@@ -225,28 +250,41 @@ impl Broker {
     ) -> Result<Self, CompareError> {
         let name = format!("compare-{}-{number}", std::process::id());
         let (stream, subject) = (name.replace('-', "_"), name.replace('-', "."));
-        let Some(url) = &context.options.server else {
-            let streams = directory.path().join("nats");
-            let mut arguments = Vec::new();
-            if arm == Arm::JetstreamSyncAlways {
-                let file = directory.path().join("nats.conf");
-                std::fs::write(&file, "jetstream { sync_interval: always }\n")
-                    .map_err(CompareError::system(format!("file {}", file.display())))?;
-                arguments = vec!["--config".into(), file.into()];
+        let (url, own) = match &context.options.server {
+            Some(url) => (url.clone(), None),
+            None => {
+                let server = start_server(context, arm, directory, ServerPort::Any)?;
+                (server.url().to_owned(), Some(server))
             }
-            let address = directory.path().join("nats.address");
-            let server = Server::start_with(&context.options.nats_server, &streams, &address, &arguments)?;
-            return Ok(Self { url: server.url().to_owned(), stream, subject, own: Some(server), has_stream: false });
         };
-        Ok(Self { url: url.clone(), stream, subject, own: None, has_stream: false })
+        Ok(Self { url, stream, subject, is_foreign: own.is_none(), own, has_stream: false })
     }
+}
+
+/// Starts the server of an environment.
+fn start_server(
+    context: &RunContext<'_>,
+    arm: Arm,
+    directory: &ScratchDirectory,
+    port: ServerPort,
+) -> Result<Server, CompareError> {
+    let streams = directory.path().join("nats");
+    let mut arguments = Vec::new();
+    if arm == Arm::JetstreamSyncAlways {
+        let file = directory.path().join("nats.conf");
+        std::fs::write(&file, "jetstream { sync_interval: always }\n")
+            .map_err(CompareError::system(format!("file {}", file.display())))?;
+        arguments = vec!["--config".into(), file.into()];
+    }
+    let address = directory.path().join("nats.address");
+    Ok(Server::start_on_port(&context.options.nats_server, &streams, &address, &arguments, port)?)
 }
 
 impl Drop for TestEnvironment<'_> {
     fn drop(&mut self) {
         // The collector first: without its broker it cannot drain.
         drop(self.collector.take());
-        if let Some(Broker { url, stream, own: None, has_stream, .. }) = &self.broker
+        if let Some(Broker { url, stream, is_foreign: true, has_stream, .. }) = &self.broker
             && arms::mode(self.setup.arm) == Mode::Jetstream
         {
             let config = BrokerConfig { servers: vec![url.clone()], stream: stream.clone(), ..BrokerConfig::default() };

@@ -34,6 +34,7 @@ mod latency;
 mod machine;
 mod meter;
 mod options;
+mod outage;
 mod planning;
 mod process;
 mod profile;

@@ -79,6 +79,8 @@ pub struct Options {
     pub stall_for: Duration,
     /// How long the database side is dead.
     pub away_for: Duration,
+    /// How long the broker is away; 0 leaves these runs out.
+    pub outage_for: Duration,
     /// The numbers of events of the cost curve; empty leaves it out.
     pub curve: Vec<u64>,
     /// The value of writers, producers and connections in the axes, besides 1.
@@ -131,6 +133,7 @@ impl Default for Options {
             idle_for: Duration::from_secs(5),
             stall_for: Duration::from_secs(2),
             away_for: Duration::from_secs(2),
+            outage_for: Duration::from_secs(10),
             curve: vec![1_000, 10_000, 100_000],
             several: 4,
             axis_runs: 3,
@@ -162,6 +165,8 @@ pub(super) struct Setup {
     pub(super) under_callgrind: bool,
     /// Application and collector profile themselves.
     pub(super) profiled: bool,
+    /// The application waits for its receipts.
+    pub(super) keeps_receipts: bool,
 }
 
 impl Options {
@@ -177,6 +182,7 @@ impl Options {
             idle_for: Duration::from_secs(1),
             stall_for: Duration::from_secs(1),
             away_for: Duration::from_millis(700),
+            outage_for: Duration::ZERO,
             axis_runs: 1,
             callgrind: false,
             profile_for: Duration::from_secs(1),
@@ -212,6 +218,11 @@ impl Options {
             () if self.rate == Some(0) => refused("rate", "is 0", "give events a second"),
             () => Ok(()),
         }
+    }
+
+    /// Whether the broker is taken away for a while. A server that runs already is not.
+    pub(super) fn has_outage(&self) -> bool {
+        !self.outage_for.is_zero() && self.server.is_none()
     }
 
     /// The settings of timed runs, as they stand in the report.
@@ -259,6 +270,7 @@ impl Options {
             rate: None,
             under_callgrind: false,
             profiled: false,
+            keeps_receipts: false,
         }
     }
 

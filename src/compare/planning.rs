@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::calibration::{self, Trial};
 use super::context::RunContext;
 use super::forecast::Planned;
-use super::{Arm, curve, stall};
+use super::{Arm, curve, outage, stall};
 
 /// The most events of a run under a tracer, which makes a system call take ten times as long.
 pub(super) const MAX_COUNTED: u64 = 10_000;
@@ -37,6 +37,9 @@ pub(super) fn plan(
         once((options.idle_for + options.rate_for).as_secs_f64() + 1.5);
         once((options.stall_for + 2 * stall::AROUND).as_secs_f64() + 1.0);
         once(3.0 * options.away_for.as_secs_f64() + 2.5);
+        if options.has_outage() {
+            once((options.outage_for + outage::BEFORE).as_secs_f64() + 2.0);
+        }
         once(3.0 * seconds(arm, trials.get(arm).map(|trial| trial.events.min(MAX_COUNTED))));
         if callgrind {
             once(6.0);

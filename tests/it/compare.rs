@@ -94,6 +94,39 @@ fn every_row_of_the_study_s_table_has_its_figure() {
 }
 
 #[test]
+fn an_outage_of_the_broker_shows_what_each_arm_keeps() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = compare(folder.path());
+    command.args(["--arms", "direct-grouped,core-nats,jetstream,spooled", "--events", "200", "--pairs", "1"]);
+    command.args(["--rate", "200", "--outage", "1s"]);
+    let done = output(&mut command);
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("When the broker is away"));
+    let found = found(folder.path());
+    let outages = found["outages"].as_array().expect("outages");
+    let names: Vec<_> = outages.iter().filter_map(|outage| outage["arm"].as_str()).collect();
+    assert_eq!(names, ["direct-grouped", "core-nats", "jetstream", "spooled"]);
+    for outage in outages {
+        let of = |what: &str| outage[what].as_u64().unwrap_or_else(|| panic!("{what}: {outage}"));
+        let arm = outage["arm"].as_str().expect("a name");
+        // Half a second before the outage, and the second of it.
+        assert_eq!((of("rate"), of("events"), of("refused")), (200, 300, 0), "{outage}");
+        assert!(outage["away_s"].as_f64() >= Some(1.0) && outage["recovery_s"].is_f64(), "{outage}");
+        assert_eq!(outage["has_broker"], arm != "direct-grouped");
+        let (recorded, unsettled) = (of("recorded"), of("unsettled"));
+        assert!(recorded > 0, "nobody waits for the broker: {outage}");
+        match arm {
+            "jetstream" => assert!(unsettled >= recorded, "the stream was away: {outage}"),
+            "core-nats" => {}
+            _ => assert!(unsettled < recorded, "they are on the disk: {outage}"),
+        }
+        assert!(arm == "core-nats" || (of("missing"), of("failed")) == (0, 0), "{outage}");
+    }
+    assert_eq!(left(folder.path()), [""; 0]);
+    assert_eq!(processes(folder.path()), [""; 0]);
+}
+
+#[test]
 fn an_arm_that_lost_a_row_gets_an_error_instead_of_a_figure() {
     let folder = tempfile::tempdir().expect("a folder");
     let arms = ["--arms", "direct-grouped,jetstream", "--lose-a-row", "jetstream"];
@@ -196,6 +229,7 @@ fn a_server_that_runs_already_is_left_as_it_was() {
     );
     assert!(found["arms"][0]["runs"][0]["processes"]["broker"].is_null());
     assert!(found["not_measured"].to_string().contains("broker's CPU"));
+    assert!(found["outages"].as_array().is_some_and(Vec::is_empty));
     assert!(found["environment"]["nats_server"].as_str().is_some_and(|version| version.starts_with('2')), "{found}");
     let streams = server.ask("$JS.API.STREAM.NAMES", &Value::Null);
     assert!(streams["streams"].as_array().is_none_or(Vec::is_empty), "{streams}");

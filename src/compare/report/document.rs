@@ -69,6 +69,7 @@ pub fn document(comparison: &Comparison) -> Vec<Block<'_>> {
     blocks.extend(method(comparison));
     blocks.extend(results(comparison));
     blocks.extend(faults(comparison));
+    blocks.extend(outages(comparison));
     blocks.extend(hotspots(comparison));
     blocks.extend(breakdown(comparison));
     blocks.push(heading(2, "Why CPU percent and CPU seconds disagree"));
@@ -181,6 +182,22 @@ pub fn faults(comparison: &Comparison) -> Vec<Block<'_>> {
         ];
     }
     std::iter::once(heading(2, "When the database fails")).chain(tables.into_iter().map(Block::Table)).collect()
+}
+
+/// The broker away.
+pub fn outages(comparison: &Comparison) -> Vec<Block<'_>> {
+    let heading = heading(2, "When the broker is away");
+    match tables::outages(comparison) {
+        Some(table) => vec![heading, Block::Paragraph(prose::outages().into()), Block::Table(table)],
+        None => {
+            vec![
+                heading,
+                Block::Paragraph(
+                    "Not measured: this comparison had no run with an absent broker (--outage 10s).".into(),
+                ),
+            ]
+        }
+    }
 }
 
 fn hotspots(comparison: &Comparison) -> Vec<Block<'_>> {

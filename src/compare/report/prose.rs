@@ -88,6 +88,15 @@ pub fn costs() -> &'static str {
      the cost of an event stays the same from one line to the next, it no longer depends on the number of events."
 }
 
+/// About the outages.
+pub fn outages() -> &'static str {
+    "The broker was killed while events came at a fixed rate, and was started again later with its streams. The last event was due when \
+     it was back. The direct arms have no broker: their runs took the same time and show what it costs without one. \"Only in memory\" \
+     are the events whose receipts were not resolved when the broker was back: if the application had crashed then, they would have \
+     been lost. With core NATS also an event whose receipt is resolved may be lost, because nobody stores it. There is one such run of \
+     each arm, so its figures have no interval."
+}
+
 /// About the axes.
 pub fn axes() -> &'static str {
     "Each round has one run with the arm's own settings and one for every other value, so that all values are compared with the \

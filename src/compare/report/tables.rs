@@ -4,7 +4,7 @@ use super::figures::{self, Quantity};
 use super::names;
 use super::overview::{self, Overview};
 use crate::compare::statistics::{Metric, metric};
-use crate::compare::{Comparison, Hotspots, Run};
+use crate::compare::{Comparison, Hotspots, Outage, Run};
 
 /// A table. The first column has names.
 pub struct Table {
@@ -141,6 +141,35 @@ pub fn isolations(comparison: &Comparison) -> Option<Table> {
     ];
     let names = Column::new("Arm", isolations.iter().map(|one| names::title(one.arm).to_string()));
     (!isolations.is_empty()).then(|| Table::of_columns("The database side killed", names, columns).with_words(&[6]))
+}
+
+/// The broker away: a column for each arm.
+pub fn outages(comparison: &Comparison) -> Option<Table> {
+    let outages = &comparison.outages;
+    let row = |name: &str, cells: Vec<String>| std::iter::once(name.to_string()).chain(cells).collect::<Vec<_>>();
+    let count =
+        |name, which: fn(&Outage) -> u64| row(name, outages.iter().map(|one| figures::count(which(one))).collect());
+    let figure = |name, quantity: Quantity, which: fn(&Outage) -> f64| {
+        let unit = quantity.unit(&outages.iter().map(which).collect::<Vec<_>>());
+        row(&unit.label(name), outages.iter().map(|one| unit.shown(which(one))).collect())
+    };
+    let away = |one: &Outage| if one.has_broker { figures::amount(one.away_s) } else { "no broker".into() };
+    let rows = vec![
+        row("Broker away, s", outages.iter().map(away).collect()),
+        count("Events a second", |one| one.rate),
+        count("Recorded meanwhile", |one| one.recorded),
+        figure("record(), p50", Quantity::Micros, |one| one.record_us.p50),
+        figure("record(), p99", Quantity::Micros, |one| one.record_us.p99),
+        figure("record(), max", Quantity::Micros, |one| one.record_us.max),
+        count("Refused calls", |one| one.refused),
+        count("Only in memory at its return", |one| one.unsettled),
+        count("Reported as failed", |one| one.failed),
+        count("Lost", |one| one.missing),
+        figure("Last row after its return", Quantity::Seconds, |one| one.recovery_s),
+    ];
+    let head: Vec<&str> =
+        std::iter::once("Of one run").chain(outages.iter().map(|one| names::title(one.arm))).collect();
+    (!outages.is_empty()).then(|| Table::new("The broker killed, and started again later", &head, rows))
 }
 
 /// Fewer samples than this show nothing: with 200, a share of 20 % may be 14 to 26 % (95 %).

@@ -2,7 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table as Grid, presets};
 
-use super::document::{Block, faults, recommendation, verdict_of, without_profile};
+use super::document::{Block, faults, outages, recommendation, verdict_of, without_profile};
 use super::figures::{self, plain};
 use super::names;
 use super::overview::{Overview, overview};
@@ -62,7 +62,7 @@ pub fn terminal(comparison: &Comparison, width: usize) -> String {
     for axis in &comparison.axes {
         page.table(&variations::axis(comparison, axis));
     }
-    for block in faults(comparison) {
+    for block in faults(comparison).into_iter().chain(outages(comparison)) {
         page.block(&block);
     }
     profile(comparison, &mut page);

@@ -45,6 +45,7 @@ fn bare() -> Comparison {
     let mut bare = comparison();
     bare.arms.clear();
     (bare.costs, bare.axes, bare.stalls, bare.isolations, bare.hotspots) = Default::default();
+    bare.outages.clear();
     again(bare)
 }
 
@@ -117,6 +118,7 @@ fn markdown_has_the_order_of_the_study() {
         "Method",
         "Results",
         "When the database fails",
+        "When the broker is away",
         "Top hotspots",
         "Breakdown of the NATS-specific work",
         "Why CPU percent and CPU seconds disagree",
@@ -282,6 +284,48 @@ fn there_is_no_sum_without_the_broker() {
             .any(|sentence| sentence.contains("The CPU of a process of JetStream was not measured"))
     );
     assert!(html(&comparison).contains("without broker"), "the bar shows it");
+}
+
+#[test]
+fn an_outage_has_its_table_and_its_sentences() {
+    let comparison = comparison();
+    let table = tables::outages(&comparison).expect("was measured");
+    let row = |name: &str| {
+        let found = table.rows.iter().find(|row| row[0] == name);
+        found.unwrap_or_else(|| panic!("{name} in {:?}", table.rows))[1..].to_vec()
+    };
+    assert_eq!(table.head[1..], ["direct, per event", "direct, grouped", "core NATS", "JetStream", "spooled"]);
+    assert_eq!(row("Broker away, s"), ["no broker", "no broker", "10.1", "10.1", "10.1"]);
+    assert_eq!(row("Events a second"), ["210", "1,000", "1,000", "1,000", "1,000"]);
+    assert_eq!(row("Recorded meanwhile")[0], "2,100");
+    assert_eq!(row("record(), p50, µs")[2..], ["4.00", "4.00", "4.00"]);
+    assert_eq!(row("record(), max, µs"), ["9,100", "310", "402", "415", "280"]);
+    assert_eq!(row("Only in memory at its return"), ["0", "0", "9,990", "10,001", "0"]);
+    assert_eq!(row("Reported as failed"), ["0", "0", "3", "0", "0"]);
+    assert_eq!(row("Lost"), ["0", "0", "118", "0", "0"]);
+    assert_eq!(row("Last row after its return, s"), ["0.00400", "0.00400", "0.310", "0.620", "1.25"]);
+    for text in [terminal(&comparison, 200), markdown(&comparison), html(&comparison)] {
+        assert!(text.contains("When the broker is away") && text.contains("9,990"), "{text}");
+    }
+    let caveats = &comparison.verdict.caveats;
+    for sentence in [
+        "The broker was away for 10.1 s (core NATS): the longest call of record() took 402 µs, 9,990 events were only in the \
+         application's memory when the broker was back, and 0.310 s after its return the last row was in the database, and 118 of \
+         10,500 were missing.",
+        "The broker was away for 10.1 s (a spool): the longest call of record() took 280 µs, every event had its receipt when the broker \
+         was back, and 1.25 s after its return all 10,500 were in the database.",
+    ] {
+        assert!(caveats.iter().any(|caveat| caveat == sentence), "{sentence}\n{caveats:#?}");
+    }
+    assert!(!caveats.iter().any(|caveat| caveat.contains("away for 10.1 s (committing")), "{caveats:#?}");
+    let mut without = comparison.clone();
+    without.outages.clear();
+    let without = again(without);
+    assert!(markdown(&without).contains("had no run with an absent broker (--outage 10s)"));
+    assert!(without.verdict.caveats.iter().any(|caveat| caveat.contains("while the broker is away was not measured")));
+    // A report of an earlier version has no such runs.
+    let text = json(&without).replacen("\"outages\": [],", "", 1);
+    assert!(from_json(&text).unwrap().outages.is_empty());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::names::{self, capital, listed, phrase};
 use super::overview::{against, idle_percent, median, that_ran};
 use super::variations;
 use crate::compare::statistics::{Compared, Finding, MINIMUM_SAMPLES, metric};
-use crate::compare::{Arm, ArmReport, Comparison, Isolation, Quantiles, Verdict};
+use crate::compare::{Arm, ArmReport, Comparison, Isolation, Outage, Quantiles, Verdict};
 
 /// The least factor between the figures of two single runs that counts as a difference.
 const CLEAR: f64 = 1.5;
@@ -22,6 +22,7 @@ pub fn verdict(comparison: &Comparison) -> Verdict {
     waiting(comparison, &mut verdict);
     stalls(comparison, &mut verdict);
     isolations(comparison, &mut verdict);
+    outages(comparison, &mut verdict);
     idle(comparison, &mut verdict);
     caveats(comparison, &mut verdict);
     verdict
@@ -249,6 +250,42 @@ fn isolation_of(isolation: &Isolation) -> String {
         figures::seconds(isolation.away_s),
         phrase(isolation.arm),
         isolation.application.trim_end_matches('.'),
+    )
+}
+
+/// An outage is a risk that only the arms with a broker have, so it speaks for none of them.
+fn outages(comparison: &Comparison, verdict: &mut Verdict) {
+    let with_broker: Vec<&Outage> = comparison.outages.iter().filter(|outage| outage.has_broker).collect();
+    if with_broker.is_empty() && that_ran(comparison).iter().any(|arm| metric::through_nats(arm.arm)) {
+        verdict.caveats.push("What happens to events while the broker is away was not measured.".into());
+    }
+    verdict.caveats.extend(with_broker.into_iter().map(outage_of));
+}
+
+fn outage_of(outage: &Outage) -> String {
+    let in_memory = match outage.unsettled {
+        0 => "every event had its receipt when the broker was back".into(),
+        some => format!(
+            "{} {} only in the application's memory when the broker was back",
+            figures::counted(some, "event"),
+            if some == 1 { "was" } else { "were" }
+        ),
+    };
+    let end = if outage.missing == 0 {
+        format!("all {} were in the database", figures::count(outage.events))
+    } else {
+        format!(
+            "the last row was in the database, and {} of {} were missing",
+            figures::count(outage.missing),
+            figures::count(outage.events)
+        )
+    };
+    format!(
+        "The broker was away for {} ({}): the longest call of record() took {}, {in_memory}, and {} after its return {end}.",
+        figures::seconds(outage.away_s),
+        phrase(outage.arm),
+        figures::micros(outage.record_us.max),
+        figures::seconds(outage.recovery_s),
     )
 }
 

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use crate::compare::statistics::{metric, ratios};
 use crate::compare::{
     Arm, ArmReport, Axis, AxisPoint, Comparison, CostPoint, Costs, Environment, FORMAT, Hotspots, Idle, Isolation,
-    LatencyRun, Process, Quantiles, Run, Settings, Stall, Verdict,
+    LatencyRun, Outage, Process, Quantiles, Run, Settings, Stall, Verdict,
 };
 
 pub const EVENTS: u64 = 20_000;
@@ -60,6 +60,7 @@ fn made() -> Comparison {
         axes: axes(),
         stalls: stalls(),
         isolations: isolations(),
+        outages: outages(),
         hotspots: hotspots(),
         verdict: Verdict::default(),
         not_measured: vec!["instructions: perf_event_paranoid is 4 here".into()],
@@ -239,6 +240,36 @@ fn isolations() -> Vec<Isolation> {
             committed: 6_000,
             application: "kept running".into(),
         },
+    ]
+}
+
+fn outages() -> Vec<Outage> {
+    let outage = |arm, rate, has_broker, longest: f64| Outage {
+        arm,
+        rate,
+        away_s: 10.125,
+        has_broker,
+        record_us: Quantiles { max: longest, ..spread(4.0) },
+        recorded: rate * 10,
+        refused: 0,
+        unsettled: 0,
+        failed: 0,
+        events: rate * 10 + rate / 2,
+        missing: 0,
+        recovery_s: 0.004,
+    };
+    vec![
+        outage(Arm::DirectPerEvent, 210, false, 9_100.0),
+        outage(Arm::DirectGrouped, 1_000, false, 310.0),
+        Outage {
+            unsettled: 9_990,
+            failed: 3,
+            missing: 118,
+            recovery_s: 0.31,
+            ..outage(Arm::CoreNats, 1_000, true, 402.0)
+        },
+        Outage { unsettled: 10_001, recovery_s: 0.62, ..outage(Arm::Jetstream, 1_000, true, 415.0) },
+        Outage { recovery_s: 1.25, ..outage(Arm::Spooled, 1_000, true, 280.0) },
     ]
 }
 
