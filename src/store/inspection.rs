@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::database_file::must_have_one_name;
 use super::file_identity::FileIdentity;
 use super::read_connection::ReadConnection;
-use super::{ledger, replay_note, schema};
+use super::{ledger, partition_note, replay_note, schema};
 use crate::error::Error;
 use crate::pipeline::EpochProgress;
 
@@ -73,6 +73,19 @@ impl Inspection {
             None => Ok(None),
         })?;
         Ok(note.filter(|note| note.stream == stream).map_or(1, |note| note.first))
+    }
+
+    /// The partition of the stream that is noted in the database; `all` for all of them.
+    pub(super) fn partition(&self, stream: &str) -> Result<Option<String>, Error> {
+        self.read(|connection| match schema::identity(connection)? {
+            Some(_) => partition_note::read(connection, stream),
+            None => Ok(None),
+        })
+    }
+
+    /// Its path.
+    pub(super) fn path(&self) -> &Path {
+        self.connection.path()
     }
 
     /// Which file it is, and which one it was at its collector's last start; `None` if no collector has opened it.

@@ -97,7 +97,7 @@ impl UpstreamStream {
 }
 
 /// Renames subjects: <https://docs.nats.io/nats-concepts/subject_mapping>.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SubjectTransform {
     /// Empty: all subjects.
     #[serde(default)]
