@@ -8,6 +8,7 @@ use super::database_file::must_have_one_name;
 use super::file_identity::FileIdentity;
 use super::read_connection::ReadConnection;
 use super::{ledger, partition_note, replay_note, schema};
+use crate::config::BrokerConfig;
 use crate::error::Error;
 use crate::pipeline::EpochProgress;
 
@@ -75,17 +76,17 @@ impl Inspection {
         Ok(note.filter(|note| note.stream == stream).map_or(1, |note| note.first))
     }
 
-    /// The partition of the stream that is noted in the database; `all` for all of them.
-    pub(super) fn partition(&self, stream: &str) -> Result<Option<String>, Error> {
-        self.read(|connection| match schema::identity(connection)? {
-            Some(_) => partition_note::read(connection, stream),
+    /// Refuses settings with another partition of the stream than the one that the database has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`]: it has another partition, or it cannot be read.
+    pub fn must_have_partition(&self, broker: &BrokerConfig) -> Result<(), Error> {
+        let noted = self.read(|connection| match schema::identity(connection)? {
+            Some(_) => partition_note::read(connection, &broker.stream),
             None => Ok(None),
-        })
-    }
-
-    /// Its path.
-    pub(super) fn path(&self) -> &Path {
-        self.connection.path()
+        })?;
+        partition_note::compare(self.connection.path(), noted.as_deref(), broker)
     }
 
     /// Which file it is, and which one it was at its collector's last start; `None` if no collector has opened it.

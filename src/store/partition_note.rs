@@ -5,8 +5,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::Database;
 use super::sqlite_error::database_error;
-use super::{Database, Inspection};
 use crate::config::BrokerConfig;
 use crate::error::{DatabaseFault, Error};
 
@@ -30,7 +30,7 @@ pub(super) fn read(connection: &Connection, stream: &str) -> rusqlite::Result<Op
 }
 
 /// Refuses settings with another partition than the noted one.
-fn compare(path: &Path, noted: Option<&str>, broker: &BrokerConfig) -> Result<(), Error> {
+pub(super) fn compare(path: &Path, noted: Option<&str>, broker: &BrokerConfig) -> Result<(), Error> {
     let now = of(broker);
     let Some(noted) = noted.filter(|noted| now.as_deref() != Some(noted)) else { return Ok(()) };
     let shown = |partition: &str| match partition {
@@ -78,21 +78,11 @@ impl Database {
     }
 }
 
-impl Inspection {
-    /// Refuses settings with another partition than the one that the database has.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Database`]: it has another partition, or it cannot be read.
-    pub fn must_have_partition(&self, broker: &BrokerConfig) -> Result<(), Error> {
-        compare(self.path(), self.partition(&broker.stream)?.as_deref(), broker)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Unmatched;
+    use crate::store::Inspection;
     use crate::store::fixture::Fixture;
 
     #[test]

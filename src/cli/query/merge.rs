@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use anyhow::bail;
 
-use super::Row;
+use super::row::Row;
 use crate::store::Value;
 
 /// Sorts rows by a column, as SQLite sorts: NULL, numbers, text, blobs. Rows with equal values stay in their order.
