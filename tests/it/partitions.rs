@@ -454,7 +454,7 @@ fn several_databases_are_read_as_one() {
     }
     let connection = Connection::open(&second).expect("opens");
     connection
-        .execute_batch("CREATE TABLE only(a); INSERT INTO only VALUES (5); ALTER TABLE catchment_gaps ADD more")
+        .execute_batch("CREATE TABLE only(a); INSERT INTO only VALUES (5); ALTER TABLE catchment_gaps ADD more INTEGER")
         .expect("SQL");
     drop(connection);
     let sql = |arguments: &[&str]| output(fixture.command(&["sql", "-d", "one.db", "-d", "two.db"]).args(arguments));

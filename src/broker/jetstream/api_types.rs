@@ -107,6 +107,13 @@ pub(super) struct SubjectTransform {
     pub(super) dest: String,
 }
 
+impl SubjectTransform {
+    /// The subjects that it is for.
+    pub(super) fn source(&self) -> &str {
+        if self.src.is_empty() { ">" } else { &self.src }
+    }
+}
+
 /// A stream's limits on its consumers. Server 2.10 and later.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub(super) struct ConsumerLimits {

@@ -6,7 +6,6 @@
 
 use super::api_types::{StreamConfig, SubjectTransform};
 use super::obstacle::Obstacle;
-use super::stored_subjects::source_of;
 use crate::broker::connection::ServerInfo;
 use crate::config::BrokerConfig;
 use crate::hint;
@@ -33,7 +32,7 @@ pub(super) fn layout(stream: &StreamConfig) -> Layout {
     let Some(transform) = &stream.subject_transform else { return Layout::Undivided };
     let (first, rest) = transform.dest.split_once('.').unwrap_or((&transform.dest, ""));
     let Some(partitions) = partitions_of(first) else { return Layout::Undivided };
-    let source = source_of(transform);
+    let source = transform.source();
     let shown = format!("its subject_transform from {source} to {}", transform.dest);
     if !is_unchanged(source, rest) {
         return Layout::Unusable(format!("{shown} changes subjects"));

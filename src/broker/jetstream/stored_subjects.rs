@@ -45,8 +45,8 @@ fn upstream_subjects(upstream: &UpstreamStream) -> Option<Vec<String>> {
     if transforms.is_empty() {
         return (!upstream.filter_subject.is_empty()).then(|| vec![upstream.filter_subject.clone()]);
     }
-    let upstream_subjects = transforms.iter().map(|transform| match rename(transform, source_of(transform)) {
-        Renamed::No => source_of(transform).to_owned(),
+    let upstream_subjects = transforms.iter().map(|transform| match rename(transform, transform.source()) {
+        Renamed::No => transform.source().to_owned(),
         Renamed::Some(new) | Renamed::All(new) => new,
     });
     Some(upstream_subjects.collect())
@@ -62,13 +62,9 @@ enum Renamed {
     All(String),
 }
 
-pub(super) fn source_of(transform: &SubjectTransform) -> &str {
-    if transform.src.is_empty() { ">" } else { &transform.src }
-}
-
 /// What a transform does to a filter.
 fn rename(transform: &SubjectTransform, subject: &str) -> Renamed {
-    let source = source_of(transform);
+    let source = transform.source();
     let (Ok(from), Ok(taken)) = (source.parse::<Filter>(), subject.parse::<Filter>()) else { return Renamed::No };
     if transform.dest.is_empty() || !from.overlaps(&taken) {
         return Renamed::No;
@@ -169,7 +165,7 @@ pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<O
         });
     }
     let transform = stream.subject_transform.as_ref().filter(|_| config.partitions.is_none())?;
-    let source = source_of(transform);
+    let source = transform.source();
     let wanted: Vec<&String> = filters.iter().filter(|filter| overlaps(filter, source)).collect();
     let taken = stream.subjects.iter().filter(|subject| wanted.iter().any(|filter| overlaps(filter, subject)));
     let lost = taken
