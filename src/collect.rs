@@ -1,6 +1,7 @@
 //! The collector: reads a stream and writes a database.
 
 mod broker_wait;
+mod partition;
 mod parts;
 #[cfg(feature = "cli")]
 mod pulse;
@@ -217,6 +218,7 @@ impl Collector {
             Mode::Jetstream => {
                 let file = database.file_identity()?;
                 file.refuse_copy(&config.database.path)?;
+                let is_noted = database.must_have_partition(&config.broker)?;
                 let history = database.history(&config.broker.stream)?;
                 let options = || IntakeOptions {
                     owner: owner(database.identity(), &file),
@@ -227,6 +229,9 @@ impl Collector {
                 let stream = retry_until_broker(&config.broker, wanted, || {
                     JetStreamIntake::open(Cluster::new(&config.broker)?, options(), wanted, &stop, &reports)
                 })?;
+                if !is_noted {
+                    partition::begin(&config.broker, &database, &history)?;
+                }
                 database.record_file(&file)?;
                 if config.broker.takes_all_of_stream() {
                     config.unreachable_from(stream.subjects()).iter().for_each(warn_unreachable);

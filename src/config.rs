@@ -26,6 +26,7 @@ mod limits;
 mod migrations;
 mod observe;
 mod parameters;
+mod partitions;
 mod queries;
 mod reachability;
 mod retention;

@@ -22,19 +22,20 @@ mod subject_use;
 
 use std::sync::Arc;
 
-pub use asker::{ask, query_subjects};
+pub use asker::{PartitionReplies, ask, ask_partitions, query_subjects};
 pub use connection::{Cluster, Denial, Liveness, Reconnect, address_in};
 pub use core_nats::CoreIntake;
 pub use jetstream::{
-    IntakeOptions, JetStreamIntake, KnownStreams, OriginalDatabase, Owner, RawHeaders, ReplayIntake, ReplayOptions,
-    StreamBounds, StreamHoles, StreamMessage, StreamReader, remove_stream,
+    IntakeOptions, JetStreamIntake, KnownStreams, OriginalDatabase, Owner, RawHeaders, Repartitioned, ReplayIntake,
+    ReplayOptions, StreamBounds, StreamHoles, StreamMessage, StreamReader, remove_stream, repartition,
 };
 pub use permission_probe::{Verdict, probe};
 pub use permissions::{Access, BrokerUse, Permission, permissions};
 pub use publisher::Publisher;
 pub use publishing::{Acknowledgement, EventSource, Outgoing, PublishResult, Rejection, wire_size};
 pub use requests::{
-    AddressedReply, Listener, Reply, ReplyQueue, Request, RequestHandler, ServiceError, Subjects, answerable,
+    AddressedReply, AnsweringPartition, Listener, Reply, ReplyQueue, Request, RequestHandler, ServiceError, Subjects,
+    answerable,
 };
 pub use server::{Server, ServerPort, has_streams};
 pub use status::BrokerStatus;

@@ -125,7 +125,12 @@ fn check_jetstream<'s>(
         match &jetstream.new_stream {
             Some(Ok(subjects)) => {
                 let shown = subjects.join(", ");
-                report.ok("stream", format!("{name} does not exist yet; the first start makes it on {shown}"));
+                let partitions =
+                    config.broker.partitions.map_or_else(String::new, |number| format!(" with {number} partitions"));
+                report.ok(
+                    "stream",
+                    format!("{name} does not exist yet; the first start makes it on {shown}{partitions}"),
+                );
                 for (query, subject) in overlaps(config, subjects) {
                     let what =
                         format!("{name} would take {subject}: it would answer the requests of query {query} itself");
@@ -147,6 +152,10 @@ fn check_jetstream<'s>(
     let before = report.len();
     if let Some(refusal) = &stream.refusal {
         report.critical("stream", refusal, "name another stream in broker.stream");
+        return None;
+    }
+    if let (Some(_), Some(mismatch)) = (config.broker.partitions, &stream.mismatch) {
+        report.critical("stream", &mismatch.what, &mismatch.remedy);
         return None;
     }
     subjects(config, status, stream, report);

@@ -68,7 +68,7 @@ pub(super) fn check(
     }
     match inspection.file_identity() {
         Ok(Some(file)) if config.broker.mode == Mode::Jetstream => {
-            if let Err(error) = file.refuse_copy(path) {
+            if let Err(error) = file.refuse_copy(path).and_then(|()| inspection.must_have_partition(&config.broker)) {
                 report.error("database", &error);
             }
         }

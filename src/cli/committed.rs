@@ -21,13 +21,14 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until the collector of the configured database has committed the event: at most a second, and 5 seconds while that collector
 /// opens the database. Returns at once if `wanted` returns `false`, if no collector uses this database, or if it does not collect this
-/// subject of this stream. That the wait is over says nothing: the collector may need longer.
+/// subject of this stream, or only one partition of it. That the wait is over says nothing: the collector may need longer.
 pub fn wait(config: &Config, subject: &str, destination: Option<&Destination>, wanted: &dyn Fn() -> bool) {
     let Some(Destination::Stream { stream, sequence: Some(sequence), .. }) = destination else { return };
     let filters = config.broker.filters();
     let is_collected =
         filters.iter().any(|filter| filter.parse::<Filter>().is_ok_and(|filter| filter.matches(subject)));
-    if config.broker.mode != Mode::Jetstream || *stream != config.broker.stream || !is_collected {
+    let is_divided = config.broker.partition.is_some();
+    if is_divided || config.broker.mode != Mode::Jetstream || *stream != config.broker.stream || !is_collected {
         return;
     }
     let path = &config.database.path;

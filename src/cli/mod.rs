@@ -41,6 +41,7 @@ mod quantities;
 mod query;
 mod reload;
 mod reloading;
+mod repartition;
 mod replay;
 mod restore;
 mod retain;
@@ -108,6 +109,7 @@ enum Command {
     Init(init::Init),
     Run(run::Run),
     Reload(reload::Reload),
+    Repartition(repartition::Repartition),
     // Publish.
     Publish(publish::Publish),
     Forward(forward::Forward),
@@ -209,6 +211,7 @@ impl Cli {
             Command::Init(init) => init.run(),
             Command::Run(run) => run.run(&settings),
             Command::Reload(reload) => reload.run(&settings),
+            Command::Repartition(repartition) => repartition.run(&settings),
             Command::Publish(publish) => publish.run(&settings),
             Command::Forward(forward) => forward.run(&settings),
             Command::Spool(spool) => spool.run(&settings),

@@ -1,24 +1,28 @@
 //! `catchment query`: run a named query over NATS.
 
+mod merge;
+mod row;
+
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
 use crate::Config;
-use crate::broker::{self, Reply, ServiceError};
+use crate::broker::{self, AnsweringPartition, PartitionReplies, Reply, ServiceError};
 use crate::closest::did_you_mean;
 use crate::config::BrokerConfig;
-use crate::store::Value;
+use crate::error::Error;
 use crate::subject;
 use clap::Args;
-use data_encoding::BASE64;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::IgnoredAny;
 
 use super::failure::UsageError;
 use super::output::Output;
+use super::quantities::whole;
 use super::row_writers::{Csv, JsonLines, RowWriter, Tables};
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::starting::{self, Failure};
+use row::Row;
 
 /// Run a query of a running collector over NATS, and print the rows
 #[derive(Args)]
@@ -37,6 +41,22 @@ pub struct Query {
     #[arg(value_name = "KEY=VALUE")]
     parameters: Vec<String>,
 
+    /// Ask the collectors of all partitions, and print all rows
+    #[arg(long, conflicts_with = "partition")]
+    all: bool,
+
+    /// Sort all rows by this column, as SQLite does, instead of printing one partition after the other
+    #[arg(long, value_name = "COLUMN", requires = "all")]
+    order: Option<String>,
+
+    /// The greatest value first
+    #[arg(long, requires = "order")]
+    descending: bool,
+
+    /// Print so many rows at most
+    #[arg(long, value_name = "ROWS", requires = "all", value_parser = whole::<usize>(0..=u64::MAX, 20))]
+    limit: Option<usize>,
+
     /// Print one JSON object a line for each row
     #[arg(short, long, conflicts_with = "csv")]
     json: bool,
@@ -50,10 +70,14 @@ const AFTER_HELP: &str = "\
 A value is JSON if it parses as JSON (20, true, null, {\"a\":1}, \"20\" in quotes), else text. A name that the query does not have, \
 and a value that it does not accept, are refused with those that it does.
 A reply that does not consist of rows is printed unchanged.
+With broker.partition (--partition) only the collector of that partition is asked.
+--all prints the rows of partition 0 first, then those of 1, and so on, unless --order says otherwise. If a partition does not answer \
+within --timeout, or with an error, the other rows are printed, and the exit status is 1.
 
 Examples:
   catchment query chat.messages.recent limit=20
   catchment query chat.users.stats username=ann --json
+  catchment query --all --order at --descending --limit 20 chat.messages.recent
   catchment query chat.users.stats 'username=\"20\"'";
 
 impl Query {
@@ -62,25 +86,104 @@ impl Query {
         subject::validate(&self.subject).map_err(|error| UsageError(error.to_string()))?;
         let request = request(&self.parameters)?;
         let config = settings.for_broker(&self.database, &self.broker)?;
+        let only = config.broker.partition.filter(|_| !self.all);
+        if self.all || only.is_some() {
+            return self.run_partitions(settings, &config, &request, only);
+        }
+        let reply = self.ask(settings, &config, |broker| broker::ask(broker, &self.subject, request.clone()))?;
+        if let Some(AnsweringPartition { number, of }) = reply.partition.filter(|partition| partition.of > 1) {
+            anyhow::bail!(
+                "{}: {of} partitions answer, and one reply is of one of them; ask all with --all, or one with --partition {number}",
+                self.subject
+            );
+        }
+        match self.answer(reply)? {
+            Answer::Rows(rows) => self.print(&rows),
+            Answer::Other(body) => {
+                let mut output = Output::new();
+                output.write_all(&body)?;
+                output.write_all(b"\n")?;
+                Ok(output.flush()?)
+            }
+        }
+    }
+
+    /// The same with all partitions, or with one of them. Prints the rows that came also if some are missing.
+    fn run_partitions(
+        &self,
+        settings: &Settings,
+        config: &Config,
+        request: &[u8],
+        only: Option<u32>,
+    ) -> anyhow::Result<()> {
+        let ask = |broker: &BrokerConfig| broker::ask_partitions(broker, &self.subject, request.to_vec(), only);
+        let PartitionReplies { partitions, mut of_partitions, of_whole } = self.ask(settings, config, ask)?;
+        let (mut rows, mut silent, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        let wanted = match (of_whole, only) {
+            (Some(_), Some(_)) => anyhow::bail!("{}: the collector that answers has no partitions", self.subject),
+            (Some(reply), None) => {
+                match self.answer(reply)? {
+                    Answer::Rows(all) => rows = all,
+                    Answer::Other(_) => anyhow::bail!("{}: the reply has no rows", self.subject),
+                }
+                0..0
+            }
+            (None, Some(number)) => number..number + 1,
+            (None, None) => 0..partitions,
+        };
+        for number in wanted {
+            match of_partitions.remove(&number).map(|reply| self.answer(reply)) {
+                None => silent.push(number),
+                Some(Ok(Answer::Rows(more))) => rows.extend(more),
+                Some(Ok(Answer::Other(_))) => failed.push(format!("partition {number}: its reply has no rows")),
+                Some(Err(error)) => failed.push(format!("partition {number}: {error}")),
+            }
+        }
+        if let Some(column) = &self.order {
+            merge::sort(&mut rows, column, self.descending)?;
+        }
+        rows.truncate(self.limit.unwrap_or(usize::MAX));
+        if !silent.is_empty() {
+            let within = humantime::format_duration(config.broker.timeout);
+            failed.insert(0, format!("no answer of {} within {within}", merge::shown(&silent)));
+        }
+        if failed.is_empty() || !rows.is_empty() {
+            self.print(&rows)?;
+        }
+        anyhow::ensure!(failed.is_empty(), "{}: rows are missing: {}", self.subject, failed.join("; "));
+        Ok(())
+    }
+
+    /// Sends the request with `send`. While the collector of the database is starting, tries again.
+    fn ask<T>(
+        &self,
+        settings: &Settings,
+        config: &Config,
+        send: impl Fn(&BrokerConfig) -> Result<Option<T>, Error>,
+    ) -> anyhow::Result<T> {
         let is_named = settings.names_servers(&self.broker)?;
         let subject = &self.subject;
         let nobody = Cell::new(None);
         let reply = starting::connect(&config.database.path, config.broker.timeout, is_named, &|| true, || {
             nobody.set(None);
             let broker = settings.for_broker(&self.database, &self.broker)?.broker;
-            broker::ask(&broker, subject, request.clone())?.ok_or_else(|| {
+            send(&broker)?.ok_or_else(|| {
                 let failure = Failure::passing(nobody_answers(subject, &broker));
                 nobody.set(Some(broker));
                 failure
             })
         });
         if let (Err(_), Some(broker)) = (&reply, nobody.take())
-            && let Some(meant) = meant(subject, &broker, &config)
+            && let Some(meant) = meant(subject, &broker, config)
         {
             anyhow::bail!("no collector answers on {subject} at {}{meant}", broker.shown_servers());
         }
-        let reply = reply.map_err(|error| starting::with_way_out(error, &config))?;
-        let Reply { body, failure } = reply;
+        reply.map_err(|error| starting::with_way_out(error, config))
+    }
+
+    /// What a reply has. An error of the collector is one here.
+    fn answer(&self, reply: Reply) -> anyhow::Result<Answer> {
+        let (subject, Reply { body, failure, .. }) = (&self.subject, reply);
         if let Some(ServiceError { code, reason }) = failure {
             // Most reasons contain the name of the query, which is its subject by default.
             let whose = if reason.contains(subject) { String::new() } else { format!("{subject}: ") };
@@ -91,22 +194,30 @@ impl Query {
                 "{subject}: stream {stream} stored the request as an event; give queries subjects that the stream does not take"
             );
         }
+        Ok(serde_json::from_slice(&body).map_or(Answer::Other(body), Answer::Rows))
+    }
+
+    fn print(&self, rows: &[Row]) -> anyhow::Result<()> {
         let mut output = Output::new();
-        match serde_json::from_slice::<Vec<Row>>(&body) {
-            Ok(rows) if rows.is_empty() => log::info!("no rows"),
-            Ok(rows) if self.json => print(&rows, JsonLines::new(&mut output))?,
-            Ok(rows) if self.csv => print(&rows, Csv::new(&mut output))?,
-            Ok(rows) => {
-                output.allow_styles();
-                print(&rows, Tables::new(&mut output))?;
-            }
-            Err(_) => {
-                output.write_all(&body)?;
-                output.write_all(b"\n")?;
-            }
+        if rows.is_empty() {
+            log::info!("no rows");
+        } else if self.json {
+            print(rows, JsonLines::new(&mut output))?;
+        } else if self.csv {
+            print(rows, Csv::new(&mut output))?;
+        } else {
+            output.allow_styles();
+            print(rows, Tables::new(&mut output))?;
         }
         Ok(output.flush()?)
     }
+}
+
+/// What a reply has.
+enum Answer {
+    Rows(Vec<Row>),
+    /// Anything else, unchanged.
+    Other(Vec<u8>),
 }
 
 fn nobody_answers(subject: &str, broker: &BrokerConfig) -> anyhow::Error {
@@ -181,56 +292,10 @@ fn print(rows: &[Row], mut writer: impl RowWriter) -> anyhow::Result<()> {
     writer.finish()
 }
 
-/// A row of a reply: its columns in their order.
-#[derive(Debug, PartialEq)]
-struct Row {
-    names: Vec<String>,
-    values: Vec<Value>,
-}
-
-impl<'de> Deserialize<'de> for Row {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct RowVisitor;
-        impl<'de> Visitor<'de> for RowVisitor {
-            type Value = Row;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a row")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
-                let mut row = Row { names: Vec::new(), values: Vec::new() };
-                while let Some((name, value)) = map.next_entry::<String, serde_json::Value>()? {
-                    row.names.push(name);
-                    row.values.push(column(value));
-                }
-                Ok(row)
-            }
-        }
-        deserializer.deserialize_map(RowVisitor)
-    }
-}
-
-/// The value that SQLite had in this column.
-fn column(value: serde_json::Value) -> Value {
-    use serde_json::Value as Json;
-    let blob = value.get("$blob").and_then(Json::as_str).and_then(|text| BASE64.decode(text.as_bytes()).ok());
-    match (value, blob) {
-        (_, Some(bytes)) => Value::Blob(bytes),
-        (Json::Null, None) => Value::Null,
-        (Json::String(text), None) => Value::Text(text),
-        (Json::Number(number), None) => match (number.as_i64(), number.as_f64()) {
-            (Some(value), _) => Value::Integer(value),
-            (None, Some(value)) => Value::Real(value),
-            (None, None) => Value::Text(number.to_string()),
-        },
-        (other, None) => Value::Text(other.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Value;
 
     fn request_of(parameters: &[&str]) -> String {
         let parameters: Vec<String> = parameters.iter().map(|&parameter| parameter.to_owned()).collect();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::broker::{Server, ServerPort};
-use crate::config::{DatabaseConfig, Mode, RouteConfig};
+use crate::config::{BrokerConfig, DatabaseConfig, Mode, RouteConfig};
 use crate::error::{DatabaseFault, Error};
 use crate::observe::{Observer, Phase, Server as HttpServer};
 use crate::query::RequestCounts;
@@ -341,7 +341,7 @@ fn log_start(config: &Config, subjects: &[String]) {
     let (routes, queries) = (config.routes.len(), config.queries.len());
     let subjects = subjects.join(", ");
     let (stream, what, manner) = match config.broker.mode {
-        Mode::Jetstream => (Some(&config.broker.stream), format!("stream {}", config.broker.stream), ""),
+        Mode::Jetstream => (Some(&config.broker.stream), shown_stream(&config.broker), ""),
         Mode::Core => (None, format!("subjects {subjects}"), " (core NATS: at most once)"),
     };
     let mut with = format!("catchment {version}, SQLite {sqlite}");
@@ -357,10 +357,16 @@ fn log_start(config: &Config, subjects: &[String]) {
     );
 }
 
+/// What is collected: `stream CHAT`, `partition 1 of 4 of stream CHAT`.
+fn shown_stream(broker: &BrokerConfig) -> String {
+    let partition = broker.shown_partition().map_or_else(String::new, |partition| format!("{partition} of "));
+    format!("{partition}stream {}", broker.stream)
+}
+
 /// What `systemctl status` shows.
 fn status_line(status: &Status, config: &Config) -> String {
     let from = match config.broker.mode {
-        Mode::Jetstream => format!("stream {}", config.broker.stream),
+        Mode::Jetstream => shown_stream(&config.broker),
         Mode::Core => "core NATS".into(),
     };
     let committed = counted(status.committed, "event");

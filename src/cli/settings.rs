@@ -20,7 +20,7 @@ use serde::{Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::context::Contexts;
-use super::quantities::written_duration;
+use super::quantities::{whole, written_duration};
 use crate::broker::address_in;
 use crate::config::{Config, DatabaseConfig, from_table, line_in};
 use crate::error::{DatabaseFault, Error};
@@ -42,6 +42,11 @@ pub struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
+    /// As the flag gives it.
+    pub fn of(database: Option<PathBuf>) -> Self {
+        Self { database }
+    }
+
     /// Whether the flag is given.
     pub fn is_given(&self) -> bool {
         self.database.is_some()
@@ -135,6 +140,10 @@ pub struct BrokerArgs {
     /// The stream [default: EVENTS]
     #[arg(long, value_name = "NAME", help_heading = "Broker")]
     stream: Option<String>,
+
+    /// The partition of the stream, from 0; broker.partitions of the settings says how many there are
+    #[arg(long, value_name = "NUMBER", help_heading = "Broker", value_parser = whole::<u32>(0..=1023, 0))]
+    partition: Option<u32>,
 }
 
 #[allow(clippy::ref_option, reason = "serde calls it with a reference to the field")]
@@ -235,6 +244,9 @@ impl Settings {
         let mut used = self.file_flag();
         if database.is_given() {
             used = format!("{used} --database {}", hint::word(&config.database.path.to_string_lossy()));
+        }
+        if let Some(partition) = value_at(&flags, "broker.partition") {
+            used = format!("{used} --partition {partition}");
         }
         hint::note_flags(used);
         Ok(config)

@@ -10,6 +10,7 @@ mod tables;
 mod terminal_modes;
 
 use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
 
 use crate::store::Reader;
 use clap::Args;
@@ -34,8 +35,9 @@ pub struct Sql {
     #[arg(index = 2, hide = true)]
     surplus: Vec<String>,
 
-    #[command(flatten)]
-    database: DatabaseArgs,
+    /// The database file; several are read as one [default: database.path of the settings, else catchment.db]
+    #[arg(short, long = "database", value_name = "PATH")]
+    databases: Vec<PathBuf>,
 
     /// List the tables and views
     #[arg(long, conflicts_with = "schema")]
@@ -59,18 +61,22 @@ After the first statement that fails, no other is run.
 A table that is too wide for the terminal is printed as one block a row.
 JSON: a blob is {\"$blob\":\"<base64>\"}, an infinity null; a repeated column name gets _2, _3, ... appended.
 CSV: NULL is empty, a blob is x'<hex>'. JSON and CSV are written while rows are read; tables, a thousand rows at a time.
+Several databases (-d a.db -d b.db) are read as one: a table has the rows of all, with a last column database. If its columns differ, only \
+that table cannot be read so. main.TABLE is that of the first database, db1.TABLE that of the second, and so on; 11 at most.
 The prompt has a history ($XDG_STATE_HOME/catchment/sql_history) and completes names with Tab; .help lists its commands.
 
 Examples:
   catchment sql \"SELECT subject, count(*) FROM events GROUP BY subject\"
   catchment sql --json \"SELECT payload ->> '$.user' AS user FROM events WHERE json_valid(payload)\"
-  catchment sql --schema messages";
+  catchment sql --schema messages
+  catchment sql -d chat-0.db -d chat-1.db \"SELECT database, count(*) FROM messages GROUP BY database\"";
 
 impl Sql {
     /// Runs the statements and prints their rows.
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        let config = settings.for_database(&self.database)?;
-        let path = &config.database.path;
+        let config = settings.for_database(&DatabaseArgs::of(self.databases.first().cloned()))?;
+        let mut paths = vec![config.database.path];
+        paths.extend(self.databases.into_iter().skip(1));
         let format = match (self.json, self.csv) {
             (true, _) => OutputFormat::Json,
             (_, true) => OutputFormat::Csv,
@@ -84,12 +90,15 @@ impl Sql {
             );
         }
         if self.statements.is_none() && !is_listing && terminals() {
-            wait_for_database(path);
-            return Prompt::new(path, format)?.run();
+            paths.iter().for_each(|path| wait_for_database(path));
+            return Prompt::new(&paths, format)?.run();
         }
         let sql = if is_listing { String::new() } else { read_sql(self.statements)? };
-        wait_for_database(path);
-        let reader = Reader::open(path)?;
+        if paths.len() > 1 && self.schema.is_some() {
+            return Err(UsageError("--schema is for one database; give one --database".into()).into());
+        }
+        paths.iter().for_each(|path| wait_for_database(path));
+        let reader = Reader::open_all(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
         // Caught only now: reading standard input ends at a signal. The database has to be closed, so that no files are left beside it.
         let signals = Signals::catch()?;
         reader.interrupt_when(signals.flag())?;

@@ -191,7 +191,11 @@ fn lines(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
     );
     let subjects = source.subjects.join(", ");
     match &source.stream {
-        Some(stream) => line("stream", format!("{stream}, subjects {subjects}")),
+        Some(stream) => {
+            let of = |partition| format!(", partition {partition} of {}", source.partitions.unwrap_or_default());
+            let partition = source.partition.map(of).unwrap_or_default();
+            line("stream", format!("{stream}{partition}, subjects {subjects}"));
+        }
         None => line("subjects", format!("{subjects} (core NATS)")),
     }
     if let Some(position) = &snapshot.position {

@@ -69,6 +69,13 @@ pub struct BrokerConfig {
     pub subjects: Vec<String>,
     /// Create the stream if it does not exist. Default true.
     pub create_stream: bool,
+    /// How many partitions the stream has: 1 to 1,024. A stream that has to be created gets a `subject_transform` that puts the number of
+    /// the partition before each subject; events of one subject are all in the same partition. A stream that has another number is
+    /// refused. Subjects in the settings and in rows are as published, without that number. Default none: the stream has no partitions.
+    pub partitions: Option<u32>,
+    /// Which partition to collect, from 0. Each needs a collector with a database of its own. Needs `partitions`. Default none: all
+    /// partitions.
+    pub partition: Option<u32>,
     /// The longest that connecting, or one answer of the server, may take. 50 ms to a day. Default 5 s.
     #[serde(with = "humantime_serde")]
     #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Time"))]
@@ -149,6 +156,8 @@ impl Default for BrokerConfig {
             stream: DEFAULT_STREAM.into(),
             subjects: Vec::new(),
             create_stream: true,
+            partitions: None,
+            partition: None,
             timeout: Duration::from_secs(5),
             silence: Duration::from_secs(5),
             wait: Duration::ZERO,
@@ -209,6 +218,7 @@ impl BrokerConfig {
         self.validate_tls()?;
         self.validate_prefixes()?;
         validate_stream_name(&self.stream)?;
+        self.validate_partitions()?;
         let parse = |subject: &String| {
             subject.parse().map_err(|e: InvalidSubject| Error::config("broker.subjects", e.to_string()))
         };

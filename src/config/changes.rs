@@ -23,7 +23,7 @@ impl Config {
         // `wait` is for the start only. The servers of an address file are read from the file for each connection.
         differing!(keys, "broker.", old_broker, broker, BrokerConfig {
             user, password, password_file, token, token_file, creds, nkey, jwt, domain, api_prefix, inbox_prefix, mode, stream, subjects,
-            create_stream, timeout, silence, retry, connection_name; servers, address_file, tls, wait, prefetch, core
+            create_stream, partitions, partition, timeout, silence, retry, connection_name; servers, address_file, tls, wait, prefetch, core
         });
         if old_broker.servers != broker.servers && (old_broker.address_file.is_none() || broker.address_file.is_none())
         {

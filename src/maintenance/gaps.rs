@@ -135,6 +135,7 @@ pub fn gaps(
     }
     let stream = &config.broker.stream;
     let inspection = Inspection::open(&config.database.path)?;
+    inspection.must_have_partition(&config.broker)?;
     let (history, first) = (inspection.history(stream)?, inspection.first_sequence(stream)?);
     drop(inspection);
     let mut found = GapsReport { stream: stream.clone(), ..GapsReport::default() };

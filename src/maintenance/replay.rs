@@ -135,6 +135,7 @@ pub fn replay(
         prepare_swap(&live, &options.into)?;
         let lock = Lock::take(&live)?;
         undo_interrupted_transaction(&live)?;
+        Inspection::open(&live)?.must_have_partition(&config.broker)?;
         Some(lock)
     } else {
         None
@@ -254,6 +255,8 @@ impl Filling<'_> {
             Some(error) => return Err(error),
             None => opened?,
         };
+        database.must_have_partition(broker)?;
+        database.note_partition(broker)?;
         if let Some((note, before)) = &begins {
             database.begin_replay(note, *before)?;
         }

@@ -7,7 +7,7 @@ use crate::broker::{StreamMessage, StreamReader};
 use crate::config::{Config, Mode};
 use crate::error::Error;
 use crate::pipeline::{Batch, Epoch, EpochProgress, Limits, Mark};
-use crate::store::{Compared, Database, Lock, Routes, StartPhase, Verification};
+use crate::store::{Compared, Database, Inspection, Lock, Routes, StartPhase, Verification};
 use crate::subject::Filter;
 use crate::task::{Progress, Task};
 
@@ -194,6 +194,7 @@ pub fn verify(
         database = Some(opened.map(|(database, _)| database)?);
     }
     let verification = Verification::open(path, &config.broker.stream, &routes, (&options.keys, &pruned), task)?;
+    Inspection::open(path)?.must_have_partition(&config.broker)?;
     let mut comparison = Comparison { reader, filters, verification, options, database, task };
     comparison.run(&config.broker.stream)
 }

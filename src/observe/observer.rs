@@ -101,6 +101,8 @@ impl Observer {
         let source = Source {
             mode: if is_stream { "jetstream" } else { "core" }.into(),
             stream: is_stream.then(|| config.broker.stream.clone()),
+            partition: config.broker.partition,
+            partitions: config.broker.partitions,
             servers: config.broker.shown_servers(),
             ..Source::default()
         };

@@ -115,6 +115,17 @@ pub struct Program {
     pub up_seconds: f64,
 }
 
+impl Source {
+    /// The stream for people: `stream CHAT`, `partition 1 of 4 of stream CHAT`; `None` in mode `core`.
+    pub fn shown(&self) -> Option<String> {
+        let stream = self.stream.as_ref()?;
+        Some(match (self.partition, self.partitions) {
+            (Some(partition), Some(partitions)) => format!("partition {partition} of {partitions} of stream {stream}"),
+            _ => format!("stream {stream}"),
+        })
+    }
+}
+
 /// Where events come from.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Source {
@@ -122,6 +133,12 @@ pub struct Source {
     pub mode: String,
     /// The stream; null in mode `core`.
     pub stream: Option<String>,
+    /// Which partition of it, from 0; null for all of it.
+    #[serde(default)]
+    pub partition: Option<u32>,
+    /// How many partitions it has; null without partitions.
+    #[serde(default)]
+    pub partitions: Option<u32>,
     /// Filters for the events that are collected.
     pub subjects: Vec<String>,
     /// The configured servers, without secrets.

@@ -18,10 +18,7 @@ pub(super) fn of(snapshot: &Snapshot) -> String {
 
 fn what(snapshot: &Snapshot) -> String {
     let source = &snapshot.source;
-    let from = match &source.stream {
-        Some(stream) => format!("stream {stream}"),
-        None => "from core NATS".into(),
-    };
+    let from = source.shown().unwrap_or_else(|| "from core NATS".into());
     format!("{from} into {}", snapshot.database.path)
 }
 

@@ -81,7 +81,7 @@ fn reply(confirmation: Confirmation) -> Reply {
         body["error"] = reason.as_str().into();
         ServiceError { code: 400, reason }
     });
-    Reply { body: body.to_string().into_bytes(), failure }
+    Reply { body: body.to_string().into_bytes(), failure, partition: None }
 }
 
 #[cfg(test)]

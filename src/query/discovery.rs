@@ -8,10 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::endpoint::Endpoint;
 use super::service_state::ServiceState;
-use crate::config::ServiceConfig;
+use crate::config::{BrokerConfig, ServiceConfig};
 
-/// The queue group whose members share requests.
-pub(super) const GROUP: &str = "q";
+/// The queue group whose members share requests. Each partition has one of its own, so each answers every request.
+pub(super) fn group(broker: &BrokerConfig) -> String {
+    broker.partition.map_or_else(|| "q".into(), |partition| format!("q-{partition}"))
+}
 
 const PREFIX: &str = "$SRV";
 const VERBS: [&str; 3] = ["PING", "INFO", "STATS"];
@@ -24,11 +26,26 @@ pub(super) struct Discovery {
     description: String,
     started: String,
     endpoints: Arc<[Endpoint]>,
+    group: String,
+    metadata: Value,
 }
 
 impl Discovery {
-    pub(super) fn new(config: &ServiceConfig, endpoints: &Arc<[Endpoint]>, state: &ServiceState) -> Self {
+    pub(super) fn new(
+        config: &ServiceConfig,
+        broker: &BrokerConfig,
+        endpoints: &Arc<[Endpoint]>,
+        state: &ServiceState,
+    ) -> Self {
+        let metadata = match (broker.partition, broker.partitions) {
+            (Some(partition), Some(partitions)) => {
+                json!({ "partition": partition.to_string(), "partitions": partitions.to_string() })
+            }
+            _ => json!({}),
+        };
         Self {
+            group: group(broker),
+            metadata,
             name: config.name.clone(),
             id: state.id.clone(),
             description: config.description.clone(),
@@ -55,11 +72,11 @@ impl Discovery {
         let answer = match verb {
             "PING" => self.described("ping", []),
             "INFO" => {
-                let endpoints = self.endpoints.iter().map(info).collect();
+                let endpoints = self.endpoints.iter().map(|endpoint| info(endpoint, &self.group)).collect();
                 self.described("info", [("description", json!(self.description)), ("endpoints", endpoints)])
             }
             "STATS" => {
-                let endpoints = self.endpoints.iter().map(stats).collect();
+                let endpoints = self.endpoints.iter().map(|endpoint| stats(endpoint, &self.group)).collect();
                 self.described("stats", [("started", json!(self.started)), ("endpoints", endpoints)])
             }
             _ => return None,
@@ -73,7 +90,7 @@ impl Discovery {
             "name": self.name,
             "id": self.id,
             "version": env!("CARGO_PKG_VERSION"),
-            "metadata": {},
+            "metadata": self.metadata,
         });
         for (key, value) in more {
             answer[key] = value;
@@ -82,7 +99,7 @@ impl Discovery {
     }
 }
 
-fn info(endpoint: &Endpoint) -> Value {
+fn info(endpoint: &Endpoint, group: &str) -> Value {
     let mut metadata = Map::new();
     if !endpoint.parameters.is_empty() {
         metadata.insert("parameters".into(), endpoint.parameters.join(" ").into());
@@ -90,17 +107,17 @@ fn info(endpoint: &Endpoint) -> Value {
     json!({
         "name": endpoint.name,
         "subject": endpoint.subject.as_str(),
-        "queue_group": GROUP,
+        "queue_group": group,
         "metadata": metadata,
     })
 }
 
-fn stats(endpoint: &Endpoint) -> Value {
+fn stats(endpoint: &Endpoint, group: &str) -> Value {
     let counts = endpoint.counters.now();
     json!({
         "name": endpoint.name,
         "subject": endpoint.subject.as_str(),
-        "queue_group": GROUP,
+        "queue_group": group,
         "num_requests": counts.requests,
         "num_errors": counts.errors,
         "last_error": counts.last_error,
@@ -120,11 +137,16 @@ mod tests {
     use crate::config::QueryConfig;
 
     fn discovery() -> Discovery {
+        discovery_of(&BrokerConfig::default())
+    }
+
+    fn discovery_of(broker: &BrokerConfig) -> Discovery {
         let query = QueryConfig::new("chat.recent", "SELECT :limit, :user");
         let state = ServiceState::default();
         let parameters = ["limit".to_owned(), "user".to_owned()];
         let endpoints = Endpoint::of([(&query, &parameters[..])], &state).expect("subjects").into();
-        Discovery::new(&ServiceConfig { description: "a chat".into(), ..ServiceConfig::default() }, &endpoints, &state)
+        let config = ServiceConfig { description: "a chat".into(), ..ServiceConfig::default() };
+        Discovery::new(&config, broker, &endpoints, &state)
     }
 
     #[test]
@@ -142,6 +164,15 @@ mod tests {
         for subject in ["$SRV", "$SRV.SCHEMA", "PING", "chat.PING", ""] {
             assert_eq!(discovery.answer(subject), None, "{subject}");
         }
+    }
+
+    #[test]
+    fn a_partition_is_told_and_has_a_group_of_its_own() {
+        let broker = BrokerConfig { partitions: Some(4), partition: Some(2), ..BrokerConfig::default() };
+        let answer = discovery_of(&broker).answer("$SRV.INFO").expect("one");
+        let info: Value = serde_json::from_slice(&answer).expect("JSON");
+        assert_eq!(info["metadata"], json!({ "partition": "2", "partitions": "4" }));
+        assert_eq!(info["endpoints"][0]["queue_group"], "q-2");
     }
 
     #[test]

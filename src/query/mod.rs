@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::pipeline::{Condition, Confirmation, Counters, Signal, ThreadGroup};
 use crate::store::{Database, Queries, QueryRunner};
 use confirmer::Confirmer;
-use discovery::{Discovery, GROUP};
+use discovery::{Discovery, group};
 use dispatcher::Dispatcher;
 use endpoint::Endpoint;
 pub use endpoint::QueryStatus;
@@ -78,7 +78,7 @@ impl Service {
         }
         let named = config.queries.iter().enumerate().map(|(at, query)| (query, queries.parameters(at)));
         let endpoints: Arc<[Endpoint]> = Endpoint::of(named, state)?.into();
-        let discovery = Discovery::new(&config.service, &endpoints, state);
+        let discovery = Discovery::new(&config.service, &config.broker, &endpoints, state);
         let subjects = subjects(config, &discovery);
         let reply_policy = ReplyPolicy::of(&config.broker);
         let requests = RequestQueue::new(&endpoints, config.service.waiting);
@@ -189,7 +189,7 @@ fn subjects(config: &Config, discovery: &Discovery) -> Subjects {
     }
     Subjects {
         shared: config.queries.iter().map(|query| query.subject.clone()).collect(),
-        group: GROUP.into(),
+        group: group(&config.broker),
         everybody: discovery.subjects(),
     }
 }

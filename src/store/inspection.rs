@@ -7,7 +7,8 @@ use rusqlite::{Connection, OptionalExtension};
 use super::database_file::must_have_one_name;
 use super::file_identity::FileIdentity;
 use super::read_connection::ReadConnection;
-use super::{ledger, replay_note, schema};
+use super::{ledger, partition_note, replay_note, schema};
+use crate::config::BrokerConfig;
 use crate::error::Error;
 use crate::pipeline::EpochProgress;
 
@@ -73,6 +74,19 @@ impl Inspection {
             None => Ok(None),
         })?;
         Ok(note.filter(|note| note.stream == stream).map_or(1, |note| note.first))
+    }
+
+    /// Refuses settings with another partition of the stream than the one that the database has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`]: it has another partition, or it cannot be read.
+    pub fn must_have_partition(&self, broker: &BrokerConfig) -> Result<(), Error> {
+        let noted = self.read(|connection| match schema::identity(connection)? {
+            Some(_) => partition_note::read(connection, &broker.stream),
+            None => Ok(None),
+        })?;
+        partition_note::compare(self.connection.path(), noted.as_deref(), broker)
     }
 
     /// Which file it is, and which one it was at its collector's last start; `None` if no collector has opened it.

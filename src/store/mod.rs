@@ -32,6 +32,7 @@ mod new_database;
 mod observation;
 mod optimize;
 mod outbox;
+mod partition_note;
 mod pool;
 mod precheck;
 mod queries;

@@ -1,6 +1,7 @@
 //! Reads the database, also while a collector runs. The connection is read-only, whatever the SQL.
 
 mod filtered;
+mod several;
 mod tables;
 
 pub use tables::RowTable;

@@ -1,16 +1,21 @@
 //! A cluster of three whose servers leave and whose leaders change: whoever is connected goes on with another server.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use catchment::config::{BrokerConfig, Mode};
-use catchment::{Collector, Config, Event, Recorder};
+use catchment::{Collector, Config, Event, Receipt, Recorder};
 use serde_json::Value;
 
 use crate::support::cluster::Cluster;
+use crate::support::collector::Collector as Process;
 use crate::support::health::{quick, stays_well, well};
 use crate::support::load::{self, Account, Load, payload};
-use crate::support::server::Server;
+use crate::support::partitioned::Partitions;
+use crate::support::server::{Server, needs};
 use crate::support::{eventually, eventually_within, oracle, with};
 
 /// How long an election may take, and what follows from it: the servers wait for up to nine seconds themselves.
@@ -188,4 +193,86 @@ fn the_only_server_in_lame_duck_mode_is_waited_for() {
     well(|| collector.health());
     collector.stop(Duration::from_secs(10)).expect("stops");
     oracle::is_exactly(&database, &kept);
+}
+
+/// A recorder that publishes to subjects of its own, `events.NAME.0` to `events.NAME.9` in turn, at most so many events ahead of the rows.
+/// Returns subject, payload and sequence of each event.
+fn publisher(
+    config: BrokerConfig,
+    name: &'static str,
+    total: u64,
+    rows: &Arc<AtomicU64>,
+) -> JoinHandle<Vec<(String, String, u64)>> {
+    const LEAD: u64 = 1_500;
+    let rows = Arc::clone(rows);
+    std::thread::spawn(move || {
+        let recorder = load::patient(config);
+        let record = |number: u64| -> (String, String, Receipt) {
+            while number >= rows.load(Ordering::Relaxed) / 2 + LEAD {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let (subject, payload) = (format!("events.{name}.{}", number % 10), format!("{name}-{number}"));
+            let receipt = recorder.record(Event::new(subject.as_str(), payload.as_str())).expect("taken");
+            (subject, payload, receipt)
+        };
+        let open: Vec<_> = (0..total).map(record).collect();
+        recorder.close(ELECTION).expect("all are in the stream");
+        let sequence =
+            |receipt: Receipt| receipt.wait(Duration::ZERO).expect("stored").sequence().expect("in a stream");
+        open.into_iter().map(|(subject, payload, receipt)| (subject, payload, sequence(receipt))).collect()
+    })
+}
+
+#[test]
+fn four_partitions_lose_and_double_nothing_while_a_server_dies_and_a_database_moves() {
+    const EACH: u64 = 6_000;
+    if !needs((2, 12), "partitions of whole subjects") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = Cluster::start_partitioned(folder.path(), 4);
+    let leader = cluster.leader();
+    // All are connected to the server that dies.
+    let urls: Vec<String> = [leader, (leader + 1) % 3, (leader + 2) % 3].map(|at| cluster.urls()[at].clone()).into();
+    let settings = format!("servers = {urls:?}\nsubjects = [\"events.>\"]\n");
+    let mut all = Partitions::new(folder.path(), "", 4, &settings);
+    let start = |all: &Partitions, partition: u32| {
+        Process::start(all.command(partition, &["run"]), &folder.path().join(format!("p{partition}.log")))
+    };
+    let mut collectors: Vec<Process> = (0..4).map(|partition| start(&all, partition)).collect();
+    let rows = Arc::new(AtomicU64::new(0));
+    let broker = with(quick(""), |config| config.servers.clone_from(&urls));
+    let publishers = ["ann", "bob"].map(|name| publisher(broker.clone(), name, EACH, &rows));
+    let reaches = |all: &Partitions, wanted: u64| {
+        eventually_within(ELECTION, &format!("{wanted} rows"), &mut || {
+            let now = all.count();
+            rows.store(now, Ordering::Relaxed);
+            (now >= wanted).then_some(())
+        });
+    };
+    reaches(&all, 2_000);
+    cluster.server(leader).kill();
+    reaches(&all, 5_000);
+    // A collector stops, its database moves, and another one continues there.
+    assert!(collectors.remove(2).stop().success());
+    all.move_to(2, &folder.path().join("elsewhere"));
+    collectors.push(start(&all, 2));
+    cluster.server(leader).restart();
+    reaches(&all, 8_000);
+    // Another one is killed and started again.
+    collectors.remove(0).kill();
+    collectors.push(start(&all, 0));
+    reaches(&all, 2 * EACH);
+    cluster.is_in_step();
+    let mut published: Vec<(String, String, u64)> =
+        publishers.into_iter().flat_map(|publisher| publisher.join().expect("it published")).collect();
+    for collector in collectors {
+        assert!(collector.stop().success());
+    }
+    // Of each subject, in the order of the stream.
+    published.sort_by_key(|(_, _, sequence)| *sequence);
+    let events: Vec<_> = published.into_iter().map(|(subject, payload, _)| (subject, payload)).collect();
+    assert_eq!(events.len() as u64, 2 * EACH);
+    all.hold_exactly(&events);
+    (0..4).for_each(|partition| oracle::sound(all.database(partition)));
 }

@@ -8,7 +8,7 @@ use catchment::Config;
 use catchment::testing::TestDatabase;
 
 use crate::support::collector::{Collector, catchment};
-use crate::support::server::program;
+use crate::support::server::{needs, program};
 
 /// A fenced block of a page.
 struct Block<'p> {
@@ -413,6 +413,13 @@ fn the_log_is_as_documented() {
 #[test]
 fn retention_is_as_documented() {
     holds(include_str!("../../docs/retention.md"));
+}
+
+#[test]
+fn partitions_are_as_documented() {
+    if needs((2, 12), "partitions of whole subjects") {
+        holds(include_str!("../../docs/scaling.md"));
+    }
 }
 
 #[test]

@@ -53,6 +53,7 @@ mod observe;
 mod own_server;
 mod packaging;
 mod page;
+mod partitions;
 mod paths;
 mod permissions;
 mod poison;

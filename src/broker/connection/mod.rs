@@ -19,7 +19,7 @@ pub use address_file::address_in;
 pub use cluster::Cluster;
 pub(super) use flush::{FlushObserver, Flusher};
 pub(super) use greeting::receive as receive_greeting;
-pub(super) use link::Link;
+pub(super) use link::{Link, ServerInfo};
 pub(super) use liveness::{LinkState, Received};
 pub use liveness::{Liveness, SessionEnd};
 pub use reconnect::Reconnect;

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::api_error::{ApiError, ErrorBody, code};
 use super::api_types::{
-    AccountInfo, ConsumerConfig, ConsumerInfo, MessageQuery, StoredMessage, StreamInfo, StreamState,
+    AccountInfo, ConsumerConfig, ConsumerInfo, MessageQuery, StoredMessage, StreamInfo, StreamState, SubjectTransform,
 };
 use crate::broker::connection::Link;
 use crate::pipeline::{Gap, Gaps, Mark, Signal};
@@ -148,11 +148,19 @@ impl Api<'_> {
     }
 
     /// Creates a stream on disk that accepts batches, if the server has them; with the server's defaults for everything else.
-    pub(super) fn create_stream(&self, name: &str, subjects: &[String]) -> Result<StreamInfo, ApiError> {
-        let config = json!({
+    pub(super) fn create_stream(
+        &self,
+        name: &str,
+        subjects: &[String],
+        transform: Option<&SubjectTransform>,
+    ) -> Result<StreamInfo, ApiError> {
+        let mut config = json!({
             "name": name, "subjects": subjects, "storage": "file", "retention": "limits", "discard": "old",
             "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msg_size": -1, "num_replicas": 1,
         });
+        if let Some(transform) = transform {
+            config["subject_transform"] = json!(transform);
+        }
         // A server refuses settings that it does not have. The stream may be made by another server than this one.
         if self.link.server().is_at_least(FAST_BATCHES) {
             let mut batched = config.clone();
@@ -163,6 +171,14 @@ impl Api<'_> {
             }
         }
         self.request(&format!("STREAM.CREATE.{name}"), &config)
+    }
+
+    /// Replaces the stream's transform of subjects. Its other settings stay, those too that this program does not have.
+    pub(super) fn transform_subjects(&self, name: &str, transform: &SubjectTransform) -> Result<StreamInfo, ApiError> {
+        let mut stream: serde_json::Value = self.request(&format!("STREAM.INFO.{name}"), &json!({}))?;
+        let mut config = stream["config"].take();
+        config["subject_transform"] = json!(transform);
+        self.request(&format!("STREAM.UPDATE.{name}"), &config)
     }
 
     pub(super) fn delete_stream(&self, name: &str) -> Result<(), ApiError> {

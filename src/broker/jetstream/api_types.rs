@@ -97,7 +97,7 @@ impl UpstreamStream {
 }
 
 /// Renames subjects: <https://docs.nats.io/nats-concepts/subject_mapping>.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SubjectTransform {
     /// Empty: all subjects.
     #[serde(default)]
@@ -105,6 +105,13 @@ pub(super) struct SubjectTransform {
     /// Empty: the transform selects events and keeps their subjects.
     #[serde(default)]
     pub(super) dest: String,
+}
+
+impl SubjectTransform {
+    /// The subjects that it is for.
+    pub(super) fn source(&self) -> &str {
+        if self.src.is_empty() { ">" } else { &self.src }
+    }
 }
 
 /// A stream's limits on its consumers. Server 2.10 and later.

@@ -41,7 +41,11 @@ pub(super) fn create(
     let from_start = resume.after == Mark::START;
     let (filter_subject, filter_subjects) = match &consumer_filters(config)[..] {
         // With interest retention the stream must not keep events for it that it does not collect.
-        _ if config.takes_all_of_stream() || request.whole_stream && retention == Retention::Limits => (None, None),
+        _ if config.takes_all_of_stream() && config.partitions.is_none()
+            || request.whole_stream && retention == Retention::Limits =>
+        {
+            (None, None)
+        }
         [one] => (Some(one.clone()), None),
         several => (None, Some(several.to_vec())),
     };

@@ -5,19 +5,23 @@
 //! - Configured subjects overlap. A consumer cannot have such filters, so it has wider ones.
 
 use super::api_types::ConsumerInfo;
+use super::partition;
 use crate::config::BrokerConfig;
 use crate::subject::{Filter, without_overlaps};
 
 /// The filters that a consumer can have and that match all configured subjects. No two of them overlap: the server refuses that.
 pub(super) fn consumer_filters(config: &BrokerConfig) -> Vec<String> {
-    without_overlaps(parse(&config.filters())).iter().map(|filter| filter.as_str().to_owned()).collect()
+    without_overlaps(parse(&partition::stored_filters(config)))
+        .iter()
+        .map(|filter| filter.as_str().to_owned())
+        .collect()
 }
 
 fn parse(subjects: &[String]) -> Vec<Filter> {
     subjects.iter().filter_map(|subject| subject.parse().ok()).collect()
 }
 
-/// Filters by subject.
+/// Filters by subject, as the stream stores it.
 pub(super) struct LocalFilter {
     filters: Vec<Filter>,
     /// The last subject that matched: most events have the subject of the event before.
@@ -27,7 +31,7 @@ pub(super) struct LocalFilter {
 impl LocalFilter {
     /// The filter for this consumer's events; `None` if all of them are collected.
     pub(super) fn for_consumer(consumer: &ConsumerInfo, config: &BrokerConfig) -> Option<Self> {
-        let filters = config.filters();
+        let filters = partition::stored_filters(config);
         let of_consumer = consumer.config.filter_subject.iter().chain(consumer.config.filter_subjects.iter().flatten());
         let is_collected = |subject: &String| filters.contains(subject);
         let delivers_everything = of_consumer.clone().next().is_none();

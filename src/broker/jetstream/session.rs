@@ -19,6 +19,7 @@ use super::consumer_watch::{ConsumerState, ConsumerWatch};
 use super::delivery_metadata::{self, DeliveryMetadata};
 use super::gaps::GapWatch;
 use super::local_filter::LocalFilter;
+use super::partition;
 use super::pulls::Pulls;
 use super::retention::Retention;
 use super::stored_subjects;
@@ -262,7 +263,7 @@ impl JetStreamSession {
     }
 
     /// Handles a message sent to the inbox: a delivery, or an answer of the server.
-    fn handle(&mut self, message: Message) -> Option<Item> {
+    fn handle(&mut self, mut message: Message) -> Option<Item> {
         if let Some(metadata) = message.reply.as_deref().and_then(delivery_metadata::parse) {
             self.hearing = true;
             self.pulls.arrived();
@@ -303,6 +304,7 @@ impl JetStreamSession {
                 return None;
             }
             let missing = missing.map_or(0, |gap| gap.missing);
+            partition::remove_from(&mut message.subject, &self.config);
             return Some(Item::Delivery(Delivery { message, metadata, missing }));
         }
         let over = match message.subject.rsplit('.').next() {

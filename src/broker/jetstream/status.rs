@@ -7,6 +7,7 @@ use super::api_error::{ApiError, code, to_error};
 use super::api_types::{AccountInfo, StreamInfo};
 use super::claims::{Claim, Claims};
 use super::local_filter::consumer_filters;
+use super::partition;
 use super::retention::Retention;
 use super::stored_subjects;
 use super::stream::{acknowledges_before_writing, no_matching_events, refusal, takes_whole_stream};
@@ -60,12 +61,12 @@ fn describe(
         max_age: Some(Duration::from_nanos(settings.max_age)).filter(|age| !age.is_zero()),
         duplicate_window: Duration::from_nanos(settings.duplicate_window),
         acknowledges: !settings.no_ack,
-        is_whole: takes_whole_stream(&config.filters(), settings),
+        is_whole: takes_whole_stream(&partition::stored_filters(config), settings),
         loses_what_it_acknowledges: acknowledges_before_writing(settings),
         mismatch: stored_subjects::mismatch(config, settings),
         silent: no_matching_events(api, config, stream),
         messages: stream.state.messages,
-        behind: stream.state.messages.min(stream.state.last_seq.saturating_sub(resume.after.sequence)),
+        behind: behind(api, config, stream, resume.after.sequence),
         news: resume.notice,
         refusal: refusal(config, stream).map(|refusal| refusal.to_string()),
         unacknowledged: unacknowledged_limit(retention, account, stream),
@@ -74,6 +75,13 @@ fn describe(
         consumer: claims.own().max_by_key(|claim| &claim.name).and_then(consumer_status),
         others: claims.others().filter_map(consumer_status).collect(),
     })
+}
+
+/// How many events come after this position, at most: those on other subjects count too. 0 if there is none that is collected.
+fn behind(api: &Api<'_>, config: &BrokerConfig, stream: &StreamInfo, after: u64) -> u64 {
+    let most = stream.state.messages.min(stream.state.last_seq.saturating_sub(after));
+    let next = || api.next_message(&config.stream, &partition::stored_filters(config), after + 1);
+    if most > 0 && matches!(next(), Ok(None)) { 0 } else { most }
 }
 
 /// The lowest limit on unacknowledged events and the number that the consumer needs, if the limit is lower.

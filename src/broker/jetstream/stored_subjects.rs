@@ -4,6 +4,7 @@
 
 use super::api_types::{StreamConfig, SubjectTransform, UpstreamStream};
 use super::obstacle::Obstacle;
+use super::partition::{self, Layout};
 use crate::config::BrokerConfig;
 use crate::subject::Filter;
 
@@ -27,10 +28,15 @@ pub(super) fn subjects(config: &StreamConfig) -> Option<Vec<String>> {
 }
 
 /// Filters for the events that are collected from a stream with these settings: if the configured ones say everything, the
-/// subjects that the stream stores, if these are known.
+/// subjects that the stream stores, if these are known. Without the numbers of partitions.
 pub(super) fn collected(config: &BrokerConfig, stream: &StreamConfig) -> Vec<String> {
     let all = if config.takes_all_of_stream() { subjects(stream) } else { None };
-    all.unwrap_or_else(|| config.filters())
+    let published = |all: Vec<String>| {
+        let mut all: Vec<String> = all.iter().map(|subject| partition::published(config, subject).to_owned()).collect();
+        all.dedup();
+        all
+    };
+    all.map_or_else(|| config.filters(), published)
 }
 
 /// The subjects that a mirror or a source copies; `None`: all.
@@ -39,8 +45,8 @@ fn upstream_subjects(upstream: &UpstreamStream) -> Option<Vec<String>> {
     if transforms.is_empty() {
         return (!upstream.filter_subject.is_empty()).then(|| vec![upstream.filter_subject.clone()]);
     }
-    let upstream_subjects = transforms.iter().map(|transform| match rename(transform, source_of(transform)) {
-        Renamed::No => source_of(transform).to_owned(),
+    let upstream_subjects = transforms.iter().map(|transform| match rename(transform, transform.source()) {
+        Renamed::No => transform.source().to_owned(),
         Renamed::Some(new) | Renamed::All(new) => new,
     });
     Some(upstream_subjects.collect())
@@ -56,13 +62,9 @@ enum Renamed {
     All(String),
 }
 
-fn source_of(transform: &SubjectTransform) -> &str {
-    if transform.src.is_empty() { ">" } else { &transform.src }
-}
-
 /// What a transform does to a filter.
 fn rename(transform: &SubjectTransform, subject: &str) -> Renamed {
-    let source = source_of(transform);
+    let source = transform.source();
     let (Ok(from), Ok(taken)) = (source.parse::<Filter>(), subject.parse::<Filter>()) else { return Renamed::No };
     if transform.dest.is_empty() || !from.overlaps(&taken) {
         return Renamed::No;
@@ -141,12 +143,19 @@ fn function(token: &str) -> Function {
 /// Whether the stream stores nothing on some of the configured subjects, or stores events published on them under other
 /// subjects.
 pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<Obstacle> {
-    let (stored, filters) = (subjects(stream)?, config.filters());
+    if let Some(obstacle) = partition::obstacle(config, stream) {
+        return Some(obstacle);
+    }
+    let (stored, filters) = (subjects(stream)?, partition::stored_filters(config));
     let name = &config.stream;
     let empty: Vec<&str> = filters.iter().map(String::as_str).filter(|filter| !overlaps_any(filter, &stored)).collect();
     if !empty.is_empty() {
+        let empty: Vec<&str> = empty.iter().map(|filter| partition::published(config, filter)).collect();
         let (empty, shown) = (empty.join(", "), stored.join(", "));
-        return Some(if renames(stream) {
+        return Some(if let (None, Layout::Partitions(number)) = (config.partitions, partition::layout(stream)) {
+            let what = format!("stream {name} has {number} partitions, and broker.partitions is not set");
+            Obstacle { what, remedy: format!("set broker.partitions = {number}") }
+        } else if config.partitions.is_none() && renames(stream) {
             let what = format!("stream {name} stores nothing on {empty}: it renames subjects, and stores {shown}");
             Obstacle { what, remedy: format!("set broker.subjects to stored subjects: {shown}") }
         } else {
@@ -155,8 +164,8 @@ pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<O
             Obstacle { what, remedy: remedy.into() }
         });
     }
-    let transform = stream.subject_transform.as_ref()?;
-    let source = source_of(transform);
+    let transform = stream.subject_transform.as_ref().filter(|_| config.partitions.is_none())?;
+    let source = transform.source();
     let wanted: Vec<&String> = filters.iter().filter(|filter| overlaps(filter, source)).collect();
     let taken = stream.subjects.iter().filter(|subject| wanted.iter().any(|filter| overlaps(filter, subject)));
     let lost = taken
@@ -179,7 +188,8 @@ fn renames(stream: &StreamConfig) -> bool {
 
 /// Whether a stream with these settings stores none of the configured subjects.
 pub(super) fn stores_none_of(config: &BrokerConfig, stream: &StreamConfig) -> bool {
-    subjects(stream).is_some_and(|stored| !config.filters().iter().any(|filter| overlaps_any(filter, &stored)))
+    let filters = partition::stored_filters(config);
+    subjects(stream).is_some_and(|stored| !filters.iter().any(|filter| overlaps_any(filter, &stored)))
 }
 
 fn overlaps_any(filter: &str, subjects: &[String]) -> bool {

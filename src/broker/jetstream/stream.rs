@@ -7,6 +7,7 @@ use super::api_error::{code, to_error};
 use super::api_types::{MessageQuery, StreamConfig, StreamInfo, UpstreamStream};
 use super::gaps::SkippedSequences;
 use super::obstacle::Obstacle;
+use super::partition;
 use super::retention::{INTEREST, Retention};
 use super::stored_subjects;
 use super::stream_creation;
@@ -51,7 +52,9 @@ pub(super) fn find_or_create(
             found
         }
     };
-    match refusal(config, &stream) {
+    // A collector that runs keeps its partition, whatever their number is now: what is in the stream has that partition for good.
+    let of_partitions = || if previous.is_none() { partition::obstacle(config, &stream.config) } else { None };
+    match refusal(config, &stream).or_else(of_partitions) {
         None => Ok(stream),
         Some(refusal) => Err(refusal.to_error(api.link)),
     }
@@ -142,7 +145,7 @@ pub(super) fn no_matching_events(api: &Api<'_>, config: &BrokerConfig, stream: &
 /// Whether the stream has an event on the configured subjects from this sequence on, or cannot be asked.
 fn may_have_events(api: &Api<'_>, config: &BrokerConfig, from: u64) -> bool {
     let first_of = |filter: &String| api.message(&config.stream, &MessageQuery::NextBySubject(filter, from.max(1)));
-    config.filters().iter().any(|filter| !matches!(first_of(filter), Ok(None)))
+    partition::stored_filters(config).iter().any(|filter| !matches!(first_of(filter), Ok(None)))
 }
 
 /// Whether the stream acknowledges events before it writes them. It loses them if its server is killed.
@@ -150,7 +153,7 @@ pub(super) fn acknowledges_before_writing(config: &StreamConfig) -> bool {
     config.persist_mode == "async"
 }
 
-/// Whether filters match everything that a stream with these settings stores. A stream that renames subjects may have
+/// Whether these filters, as the stream stores subjects, match everything that a stream with these settings stores. A stream that renames subjects may have
 /// events from before it did.
 pub(super) fn takes_whole_stream(filters: &[String], stream: &StreamConfig) -> bool {
     let has = |subject: &String| filters.contains(subject);
@@ -160,7 +163,7 @@ pub(super) fn takes_whole_stream(filters: &[String], stream: &StreamConfig) -> b
 
 /// What it means if a delivery skips sequences.
 pub(super) fn skipped_sequences(config: &BrokerConfig, stream: &StreamInfo, retention: Retention) -> SkippedSequences {
-    let takes_whole_stream = takes_whole_stream(&config.filters(), &stream.config);
+    let takes_whole_stream = takes_whole_stream(&partition::stored_filters(config), &stream.config);
     if stream.config.mirror.as_ref().is_some_and(UpstreamStream::is_filtered) {
         SkippedSequences::Expected
     } else if retention == Retention::Limits {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::api::Api;
 use super::api_error::{ApiError, code, to_error};
-use super::api_types::{AccountInfo, StreamInfo};
+use super::api_types::{AccountInfo, StreamInfo, SubjectTransform};
 use super::obstacle::Obstacle;
+use super::partition;
 use crate::broker::broker_error;
 use crate::closest::did_you_mean;
 use crate::config::BrokerConfig;
@@ -21,22 +22,25 @@ pub(super) fn create(api: &Api<'_>, config: &BrokerConfig, previous: Option<&[St
         let remedy = "create it again, or set broker.subjects: then the collector creates it";
         return Err(Obstacle::new(what, remedy).to_error(api.link));
     }
-    let created = api.create_stream(&config.stream, &subjects).map_err(|failure| match &failure {
-        ApiError::Refused { code: code::SUBJECTS_OVERLAP, .. } => {
-            let refusal = taken(api, config, &subjects);
-            refusal.unwrap_or_else(|| taken_by(config, &subjects.join(", "), "another stream")).to_error(api.link)
-        }
-        ApiError::Refused { code: code::MAX_BYTES_REQUIRED, .. } => no_limit(config, &subjects).to_error(api.link),
-        ApiError::Refused { description, .. } => {
-            let what = format!("cannot create stream {}: {description}", config.stream);
-            broker_error(&api.link.server().address, BrokerFault::Stream, what)
-        }
-        failure => to_error(api.link, config, failure),
-    })?;
+    let transform = transform(api, config, &subjects).map_err(|refusal| refusal.to_error(api.link))?;
+    let created =
+        api.create_stream(&config.stream, &subjects, transform.as_ref()).map_err(|failure| match &failure {
+            ApiError::Refused { code: code::SUBJECTS_OVERLAP, .. } => {
+                let refusal = taken(api, config, &subjects);
+                refusal.unwrap_or_else(|| taken_by(config, &subjects.join(", "), "another stream")).to_error(api.link)
+            }
+            ApiError::Refused { code: code::MAX_BYTES_REQUIRED, .. } => no_limit(config, &subjects).to_error(api.link),
+            ApiError::Refused { description, .. } => {
+                let what = format!("cannot create stream {}: {description}", config.stream);
+                broker_error(&api.link.server().address, BrokerFault::Stream, what)
+            }
+            failure => to_error(api.link, config, failure),
+        })?;
     let (stream, subjects) = (&config.stream, subjects.join(", "));
+    let partitions = config.partitions.map_or_else(String::new, |number| format!(", with {number} partitions"));
     log::info!(
         event = "stream.created", stream = stream, subjects = subjects;
-        "broker: created stream {stream} on {subjects}"
+        "broker: created stream {stream} on {subjects}{partitions}"
     );
     Ok(created)
 }
@@ -50,7 +54,16 @@ pub(super) fn examine(api: &Api<'_>, config: &BrokerConfig, account: &AccountInf
     if account.limits.requires_max_bytes {
         return Err(no_limit(config, &subjects));
     }
+    transform(api, config, &subjects)?;
     taken(api, config, &subjects).map_or(Ok(subjects), Err)
+}
+
+/// What makes the stream put the number of the partition before each subject; `None` if it is to have no partitions.
+fn transform(api: &Api<'_>, config: &BrokerConfig, subjects: &[String]) -> Result<Option<SubjectTransform>, Obstacle> {
+    config
+        .partitions
+        .map(|number| partition::transform(&config.stream, number, subjects, api.link.server()))
+        .transpose()
 }
 
 /// Why a stream is missing that must not be created.

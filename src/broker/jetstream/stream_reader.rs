@@ -17,7 +17,7 @@ use nats::HeaderMap;
 use super::api::{self, Api};
 use super::api_error::{ApiError, code, to_error};
 use super::api_types::{MessageQuery, StoredMessage, StreamInfo};
-use super::{poison, stored_subjects};
+use super::{partition, poison, stored_subjects};
 use crate::broker::connection::{Cluster, Link};
 use crate::broker::{broker_error, headers};
 use crate::config::BrokerConfig;
@@ -62,7 +62,7 @@ pub struct StreamMessage {
     pub sequence: u64,
     /// When the stream stored it, in nanoseconds since 1970.
     pub published_ns: i64,
-    /// Its subject.
+    /// Its subject as it was published, without the number of a partition.
     pub subject: String,
     /// Each header's name and value.
     pub headers: Result<Vec<(String, String)>, RawHeaders>,
@@ -80,7 +80,7 @@ pub struct RawHeaders {
 }
 
 impl StreamReader {
-    /// Connects, and checks that the stream is there and may have messages that the filters match. Blocks for a few times
+    /// Connects, and checks that the stream is there and may have messages that the filters match, if there are any. Blocks for a few times
     /// `broker.timeout` at most.
     ///
     /// # Errors
@@ -90,9 +90,14 @@ impl StreamReader {
         let link = Link::open(&Arc::new(Cluster::new(config)?), &Signal::default())?;
         let reader = Self { link, config: config.clone() };
         let stream = reader.info()?;
+        if let Some(obstacle) = partition::obstacle(config, &stream.config) {
+            return Err(reader.failed(BrokerFault::Request, obstacle.what).with_remedy(obstacle.remedy));
+        }
         if let Some(stored) = stored_subjects::subjects(&stream.config) {
-            let stored: Vec<Filter> = stored.iter().filter_map(|subject| subject.parse().ok()).collect();
-            if !filters.iter().any(|filter| stored.iter().any(|stored| stored.overlaps(filter))) {
+            let published = stored.iter().map(|subject| partition::published(config, subject));
+            let stored: Vec<Filter> = published.filter_map(|subject| subject.parse().ok()).collect();
+            if !filters.is_empty() && !filters.iter().any(|filter| stored.iter().any(|stored| stored.overlaps(filter)))
+            {
                 let list = |filters: &[Filter]| filters.iter().map(Filter::as_str).collect::<Vec<_>>().join(", ");
                 let detail = format!(
                     "stream {} stores nothing on {}; it stores {}",
@@ -145,7 +150,7 @@ impl StreamReader {
         range: RangeInclusive<u64>,
         wanted: &dyn Fn() -> bool,
     ) -> Result<Vec<StreamMessage>, Error> {
-        let mut walks = walks(filters, &range);
+        let mut walks = walks(&partition::stored(&self.config, filters), &range);
         let mut found = BTreeMap::new();
         // Answers to the requests of an earlier range that was given up have other names.
         let name = format!("range-{}-{}-", range.start(), range.end());
@@ -198,7 +203,7 @@ impl StreamReader {
                 }
             }
         }
-        Ok(found.into_values().map(message_of).collect())
+        Ok(found.into_values().map(|stored| message_of(stored, &self.config)).collect())
     }
 
     /// The last messages that the stream holds and one of the filters matches, at most `count`, oldest first. Their payloads have at
@@ -269,9 +274,22 @@ impl StreamReader {
         Ok(low)
     }
 
+    /// The sequence of the first message from this one on that has no partition: it was published before the stream had partitions.
+    /// Messages on subjects of the stream that begin with a wildcard are not found. Blocks for an answer for each subject of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broker`].
+    pub fn first_undivided(&self, from: u64) -> Result<Option<u64>, Error> {
+        let mut subjects = self.info()?.config.subjects;
+        subjects.retain(|subject| !subject.starts_with(['*', '>']));
+        let next = self.api().next_message(&self.config.stream, &subjects, from.max(1));
+        Ok(next.map_err(|failure| self.explain(&failure))?.map(|stored| stored.mark.sequence))
+    }
+
     /// The sequence of the first message that matches, from this one on.
     fn next_match(&self, filters: &[Filter], from: u64) -> Result<Option<u64>, Error> {
-        let filters: Vec<String> = filters.iter().map(|filter| filter.as_str().to_owned()).collect();
+        let filters = partition::stored(&self.config, filters);
         let next = self.api().next_message(&self.config.stream, &filters, from);
         Ok(next.map_err(|failure| self.explain(&failure))?.map(|stored| stored.mark.sequence))
     }
@@ -308,15 +326,12 @@ struct Walk {
 }
 
 /// One walk for each filter in each part of the range. A walk asks for its next message when it has received one.
-fn walks(filters: &[Filter], range: &RangeInclusive<u64>) -> Vec<Walk> {
+fn walks(filters: &[String], range: &RangeInclusive<u64>) -> Vec<Walk> {
     let (first, last) = (*range.start(), *range.end());
     let part = ((last + 1).saturating_sub(first)).div_ceil(REQUESTS).max(1);
     let starts = (first..=last).step_by(usize::try_from(part).unwrap_or(usize::MAX));
-    let walk = |start: u64, filter: &Filter| Walk {
-        filter: filter.as_str().to_owned(),
-        next: start,
-        end: last.min(start + part - 1),
-    };
+    let walk =
+        |start: u64, filter: &String| Walk { filter: filter.clone(), next: start, end: last.min(start + part - 1) };
     starts.flat_map(|start| filters.iter().map(move |filter| walk(start, filter))).collect()
 }
 
@@ -324,8 +339,8 @@ fn sum(messages: &[StreamMessage]) -> usize {
     messages.iter().map(|message| message.payload.len()).sum()
 }
 
-fn message_of(stored: StoredMessage) -> StreamMessage {
-    let StoredMessage { mark, subject, headers: block, payload } = stored;
+fn message_of(stored: StoredMessage, config: &BrokerConfig) -> StreamMessage {
+    let StoredMessage { mark, mut subject, headers: block, payload } = stored;
     let headers = match poison::defect(&subject, &block) {
         Some(defect) => Err(RawHeaders { bytes: block, defect }),
         None if block.is_empty() => Ok(Vec::new()),
@@ -336,5 +351,6 @@ fn message_of(stored: StoredMessage) -> StreamMessage {
             Err(_) => Err(RawHeaders { bytes: block, defect: "its headers cannot be read by the NATS client" }),
         },
     };
+    partition::remove_from(&mut subject, config);
     StreamMessage { sequence: mark.sequence, published_ns: mark.published_ns, subject, headers, payload }
 }

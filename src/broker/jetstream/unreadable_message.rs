@@ -7,7 +7,7 @@ use super::gaps::SkippedSequences;
 use super::retention::Retention;
 use super::session_options::SessionOptions;
 use super::stream_comparison::find_resume_point;
-use super::{poison, stream};
+use super::{partition, poison, stream};
 use crate::broker::connection::Link;
 use crate::error::Error;
 use crate::pipeline::{EpochProgress, Gap};
@@ -39,7 +39,8 @@ pub(super) fn read_unreadable_message(options: &SessionOptions<'_>) -> Result<Op
         return Ok(None);
     }
     let due = mark.sequence + 1;
-    let Some(stored) = api.next_message(&config.stream, &config.filters(), due).map_err(explain)? else {
+    let filters = partition::stored_filters(config);
+    let Some(mut stored) = api.next_message(&config.stream, &filters, due).map_err(explain)? else {
         return Ok(None);
     };
     let Some(defect) = poison::defect(&stored.subject, &stored.headers) else { return Ok(None) };
@@ -49,5 +50,6 @@ pub(super) fn read_unreadable_message(options: &SessionOptions<'_>) -> Result<Op
     let missing = Gap::of(due, stored.mark.sequence - 1).filter(|_| is_next);
     let is_loss = stream::skipped_sequences(config, &stream, Retention::of(&stream, config, options.pipeline_holds))
         != SkippedSequences::Expected;
+    partition::remove_from(&mut stored.subject, config);
     Ok(Some(UnreadableMessage { stored, defect, missing, is_loss }))
 }

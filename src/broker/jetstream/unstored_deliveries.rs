@@ -4,7 +4,7 @@ use nats::{HeaderMap, Message};
 
 use super::api::Api;
 use super::delivery_metadata::DeliveryMetadata;
-use super::poison;
+use super::{partition, poison};
 use crate::config::BrokerConfig;
 
 /// The range of stream sequences that the consumer delivered and that are not stored.
@@ -45,7 +45,7 @@ impl UnstoredDeliveries {
         pending: u64,
     ) -> Result<Option<(Message, DeliveryMetadata, Option<Self>)>, String> {
         let Self { next, last, .. } = *self;
-        let stored = match api.next_message(&config.stream, &config.filters(), next) {
+        let stored = match api.next_message(&config.stream, &partition::stored_filters(config), next) {
             Ok(Some(stored)) if stored.mark.sequence <= last => stored,
             Ok(_) if !self.is_begun => return Ok(None),
             // The next session acknowledges them, once they are committed.
@@ -60,7 +60,7 @@ impl UnstoredDeliveries {
             (raw, None) => HeaderMap::try_from(raw).ok(),
         };
         let reply = (sequence == last).then_some(self.ack_reply.as_str());
-        let message = Message::new(&stored.subject, reply, stored.payload, headers);
+        let message = Message::new(partition::published(config, &stored.subject), reply, stored.payload, headers);
         let pending = pending + (last - sequence);
         let metadata = DeliveryMetadata { delivered: 1, mark: stored.mark, consumer_sequence: 0, pending };
         let rest = || Self { next: sequence + 1, is_begun: true, ..self.clone() };

@@ -13,7 +13,7 @@ mod streams;
 mod unsent;
 
 pub use listener::Listener;
-pub use reply::{AddressedReply, Reply, ServiceError};
+pub use reply::{AddressedReply, AnsweringPartition, Reply, ServiceError};
 pub use reply_queue::ReplyQueue;
 pub use request::{Request, RequestHandler, answerable};
 pub(in crate::broker) use streams::names as stream_names;

@@ -3,6 +3,7 @@
 use nats::HeaderMap;
 
 use crate::broker::headers;
+use crate::config::BrokerConfig;
 
 /// A reply: an answer, or the reason why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +12,32 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// Why there is no answer, if there is none.
     pub failure: Option<ServiceError>,
+    /// The partition whose collector answers; `None` without partitions.
+    pub partition: Option<AnsweringPartition>,
+}
+
+/// The partition whose collector answers, as the header `Catchment-Partition` has it: `1/4`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnsweringPartition {
+    /// Its number, from 0.
+    pub number: u32,
+    /// How many there are.
+    pub of: u32,
+}
+
+impl AnsweringPartition {
+    pub(in crate::broker) const HEADER: &str = "Catchment-Partition";
+
+    /// That of a collector with these settings.
+    pub(super) fn of_settings(config: &BrokerConfig) -> Option<Self> {
+        config.partition.zip(config.partitions).map(|(number, of)| Self { number, of })
+    }
+
+    /// Reads the header.
+    pub(in crate::broker) fn read(header: &str) -> Option<Self> {
+        let (number, of) = header.split_once('/')?;
+        Some(Self { number: number.parse().ok()?, of: of.parse().ok()? })
+    }
 }
 
 /// Why there is no answer. ADR-32 defines the headers for it.
@@ -42,7 +69,7 @@ impl Reply {
     /// An answer.
     #[must_use]
     pub fn answer(body: Vec<u8>) -> Self {
-        Self { body, failure: None }
+        Self { body, failure: None, partition: None }
     }
 
     /// A failure. The payload has it too, for clients that do not read headers: `{"code":404,"error":"…"}`.
@@ -50,13 +77,19 @@ impl Reply {
     pub fn failure(code: u16, reason: impl Into<String>) -> Self {
         let reason = one_line(&reason.into());
         let body = serde_json::json!({ "code": code, "error": reason }).to_string().into_bytes();
-        Self { body, failure: Some(ServiceError { code, reason }) }
+        Self { body, failure: Some(ServiceError { code, reason }), partition: None }
     }
 
     pub(super) fn headers(&self) -> Option<HeaderMap> {
-        let failure = self.failure.as_ref()?;
-        let (code, reason) = (failure.code.to_string(), one_line(&failure.reason));
-        Some([(ServiceError::CODE, code.as_str()), (ServiceError::REASON, reason.as_str())].into_iter().collect())
+        let mut headers = Vec::new();
+        if let Some(failure) = &self.failure {
+            headers.push((ServiceError::CODE, failure.code.to_string()));
+            headers.push((ServiceError::REASON, one_line(&failure.reason)));
+        }
+        if let Some(AnsweringPartition { number, of }) = self.partition {
+            headers.push((AnsweringPartition::HEADER, format!("{number}/{of}")));
+        }
+        (!headers.is_empty()).then(|| headers.iter().map(|(name, value)| (*name, value.as_str())).collect())
     }
 
     /// The bytes that count against the server's `max_payload`.
@@ -98,5 +131,16 @@ mod tests {
         let written = "NATS/1.0\r\nNats-Service-Error:no Nats-Msg-Id: 7 [2J\r\nNats-Service-Error-Code:400\r\n\r\n";
         assert!((written.len() + reply.body.len()..=reply.wire_size()).contains(&reply.wire_size()));
         assert_eq!(Reply::answer(b"[]".to_vec()).wire_size(), 2);
+    }
+
+    #[test]
+    fn a_reply_names_its_partition() {
+        let partition = AnsweringPartition { number: 2, of: 4 };
+        let reply = Reply { partition: Some(partition), ..Reply::answer(b"[]".to_vec()) };
+        let headers = reply.headers().expect("there is one");
+        let header = headers.get(AnsweringPartition::HEADER).expect("it is there");
+        assert_eq!((header.as_str(), AnsweringPartition::read(header)), ("2/4", Some(partition)));
+        assert!(reply.wire_size() >= "NATS/1.0\r\nCatchment-Partition:2/4\r\n\r\n[]".len());
+        assert_eq!((AnsweringPartition::read("2"), AnsweringPartition::read("x/4")), (None, None));
     }
 }

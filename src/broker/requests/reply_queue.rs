@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Select, Sender};
 use nats::{Connection, Subscription};
 use parking_lot::Mutex;
 
-use super::reply::{AddressedReply, Reply};
+use super::reply::{AddressedReply, AnsweringPartition, Reply};
 use crate::broker::connection::{FlushObserver, Flusher, one_line};
 use crate::pipeline::Signal;
 
@@ -54,6 +54,8 @@ pub(super) struct ReplyChannel {
     closed: Signal,
     lost: Signal,
     max_payload: usize,
+    /// What every reply names.
+    partition: Option<AnsweringPartition>,
 }
 
 #[derive(Debug)]
@@ -67,11 +69,15 @@ enum Command {
 
 impl ReplyChannel {
     /// A channel, and the sender to run on the connection's thread until all senders of the channel are dropped.
-    pub(super) fn new(lost: &Signal, max_payload: usize) -> (Self, ReplySender, Arc<FlushAcks>) {
+    pub(super) fn new(
+        lost: &Signal,
+        max_payload: usize,
+        partition: Option<AnsweringPartition>,
+    ) -> (Self, ReplySender, Arc<FlushAcks>) {
         let (commands, received) = crossbeam_channel::bounded(WAITING);
         let acks = Arc::<FlushAcks>::default();
         let sender = ReplySender { commands: received, lost: lost.clone(), acks: Arc::clone(&acks) };
-        (Self { commands, closed: Signal::default(), lost: lost.clone(), max_payload }, sender, acks)
+        (Self { commands, closed: Signal::default(), lost: lost.clone(), max_payload, partition }, sender, acks)
     }
 
     pub(super) fn send(&self, replies: Vec<AddressedReply>, patience: Duration) -> bool {
@@ -85,12 +91,13 @@ impl ReplyChannel {
         patience: Duration,
     ) -> Result<(), Vec<AddressedReply>> {
         for addressed in &mut replies {
+            addressed.reply.partition = self.partition;
             let size = addressed.reply.wire_size();
             if size > self.max_payload {
                 // The server would close the connection.
                 let reason =
                     format!("the reply has {size} bytes; the server takes {}, its max_payload", self.max_payload);
-                addressed.reply = Reply::failure(413, reason);
+                addressed.reply = Reply { partition: self.partition, ..Reply::failure(413, reason) };
             }
         }
         self.give(Command::Publish(replies), patience).map_err(|command| match command {

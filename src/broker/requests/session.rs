@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, Select};
 use nats::{Connection, Message, Subscription};
 
 use super::remark_log::RemarkLog;
+use super::reply::AnsweringPartition;
 use super::reply_queue::{FlushAcks, ReplyChannel};
 use super::{Subjects, streams};
 use crate::broker::broker_error;
@@ -53,7 +54,8 @@ impl RequestSession {
             .map_err(|error| failed(format!("subscribing to requests: {}", error.0)))?
             .map_err(|e| failed(format!("subscribing to requests: {}", one_line(&e))))?;
         streams::ask(&link, config, subjects);
-        let (channel, sender, acks) = ReplyChannel::new(link.lost(), link.server().max_payload);
+        let (channel, sender, acks) =
+            ReplyChannel::new(link.lost(), link.server().max_payload, AnsweringPartition::of_settings(config));
         let tls = link.server().tls;
         link.post(move |connection| sender.run(connection, tls, silence));
         let requests = subscriptions.iter().map(|subscription| subscription.receiver().clone()).collect();

@@ -1,7 +1,7 @@
 //! The prompt: reads statements from a terminal and runs them one after the other.
 
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,7 +27,7 @@ const KEPT: usize = 1_000;
 
 /// A session at the prompt.
 pub struct Prompt {
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     reader: Reader,
     format: OutputFormat,
     editor: Editor<Completion, FileHistory>,
@@ -44,14 +44,14 @@ enum Next {
 }
 
 impl Prompt {
-    /// Opens the database.
+    /// Opens the databases, to be read as one.
     ///
     /// # Errors
     ///
-    /// The database or the terminal cannot be used.
-    pub fn new(path: &Path, format: OutputFormat) -> anyhow::Result<Self> {
+    /// A database or the terminal cannot be used.
+    pub fn new(paths: &[PathBuf], format: OutputFormat) -> anyhow::Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));
-        let reader = open(path, &interrupted)?;
+        let reader = open(paths, &interrupted)?;
         let config = Config::builder()
             .auto_add_history(false)
             .completion_type(CompletionType::List)
@@ -69,8 +69,8 @@ impl Prompt {
         restore_at_signals()?;
         // The terminal sends no signal while a line is edited.
         signal_hook::flag::register(SIGINT, Arc::clone(&interrupted)).context("cannot catch signals")?;
-        let path = path.to_owned();
-        Ok(Self { path, reader, format, editor, history, names_of: None, interrupted })
+        let paths = paths.to_owned();
+        Ok(Self { paths, reader, format, editor, history, names_of: None, interrupted })
     }
 
     /// Reads and runs statements until the user ends it.
@@ -80,12 +80,13 @@ impl Prompt {
     /// The terminal cannot be used any more. An error of a statement is printed.
     pub fn run(mut self) -> anyhow::Result<()> {
         let (version, sqlite) = (env!("CARGO_PKG_VERSION"), store::sqlite_version());
-        let shown = self.path.display().to_string();
+        let shown = self.paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         println_to_output(&format!(
             "catchment {version}, SQLite {sqlite}, {}, read-only. A statement ends with ; and .help lists the commands.",
             printable(&shown)
         ))?;
-        let name = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name =
+            self.paths.first().and_then(|path| path.file_stem()).unwrap_or_default().to_string_lossy().into_owned();
         let prompt = format!("{}> ", printable(&name));
         loop {
             self.refresh()?;
@@ -117,7 +118,7 @@ impl Prompt {
     /// Opens the database again if necessary, and reads the names to complete.
     fn refresh(&mut self) -> anyhow::Result<()> {
         if self.reader.is_outdated() {
-            self.reader = open(&self.path, &self.interrupted)?;
+            self.reader = open(&self.paths, &self.interrupted)?;
         }
         // A long statement may be interrupted after its end.
         self.interrupted.store(false, Ordering::Relaxed);
@@ -187,8 +188,8 @@ impl Prompt {
     }
 }
 
-fn open(path: &Path, interrupted: &Arc<AtomicBool>) -> anyhow::Result<Reader> {
-    let reader = Reader::open(path)?;
+fn open(paths: &[PathBuf], interrupted: &Arc<AtomicBool>) -> anyhow::Result<Reader> {
+    let reader = Reader::open_all(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
     reader.interrupt_when(Arc::clone(interrupted))?;
     Ok(reader)
 }

@@ -11,7 +11,7 @@ use crate::cli::values::printable;
 use crate::store::{Reader, StatementOutput, Value};
 
 /// Tables and views, catchment's own last. Those that hold the content of virtual tables are left out.
-const LIST: &str = r"SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND type <> 'shadow'
+const LIST: &str = r"SELECT DISTINCT name, type FROM pragma_table_list WHERE schema <> 'temp' AND type <> 'shadow'
     AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name LIKE 'catchment\_%' ESCAPE '\', name";
 
 /// Prints the tables and views.

@@ -214,8 +214,7 @@ fn row(html: &mut String, name: &str, text: &str) {
 fn source(html: &mut String, snapshot: &Snapshot) {
     let Snapshot { source, position, lag, totals, .. } = snapshot;
     begin(html, "Source", "", &[]);
-    let what =
-        source.stream.as_ref().map_or_else(|| "core NATS, at most once".into(), |stream| format!("stream {stream}"));
+    let what = source.shown().unwrap_or_else(|| "core NATS, at most once".into());
     row(html, "from", &what);
     row(html, "subjects", &source.subjects.join(", "));
     match (&source.connected, &source.connected_since) {

@@ -130,6 +130,48 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
+        /// The same recorder, over a stream whose partitions have a database each: each database sees only some of the numbers, and
+        /// exactly the first copy of each number is new in the one that it comes to.
+        #[test]
+        fn exactly_the_first_copy_is_new_in_its_partition(
+            partitions in 2u64..9,
+            steps in prop::collection::vec((0u64..300, 0u32..10, any::<bool>()), 1..120),
+        ) {
+            let partition = |number: u64| {
+                let mixed = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
+                usize::try_from(mixed % partitions).expect("small")
+            };
+            let mut windows = vec![NumberWindow::default(); usize::try_from(partitions).expect("small")];
+            let (mut arrived, mut settled, mut next) = (HashSet::new(), 0u64, 0u64);
+            for (by, kind, is_saved) in steps {
+                let arriving: Vec<u64> = match kind {
+                    0..5 => {
+                        let number = (next + by * 200).min(settled + WIDTH);
+                        next = next.max(number + 1);
+                        vec![number]
+                    }
+                    // One that was sent before, however long ago: acknowledged ones are in the stream already.
+                    5..8 => vec![next.saturating_sub(1 + by * 500)],
+                    // The oldest ones are acknowledged: those that were lost were sent again, and arrived.
+                    _ => {
+                        let until = (settled + by * 50).min(next);
+                        let missing = (settled..until).filter(|number| !arrived.contains(number)).collect();
+                        settled = until;
+                        missing
+                    }
+                };
+                for number in arriving {
+                    next = next.max(number + 1);
+                    let window = &mut windows[partition(number)];
+                    prop_assert_eq!(window.insert(number), arrived.insert(number), "{} of {}", number, next);
+                    prop_assert!(window.words.len() <= MOST_WORDS);
+                    if is_saved {
+                        prop_assert_eq!(&saved(window), &*window);
+                    }
+                }
+            }
+        }
+
         /// A recorder that keeps the rule, over a stream that repeats and loses what it likes, with a window that is saved and read at
         /// any time: exactly the first copy of each number is new.
         #[test]

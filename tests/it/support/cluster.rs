@@ -16,12 +16,26 @@ impl Cluster {
     /// Starts three servers and makes stream `EVENTS` on `events.>` with three replicas.
     pub fn start(folder: &Path) -> Self {
         let cluster = Self::start_with(folder, &json!({ "storage": "file", "num_replicas": 3 }));
+        cluster.is_in_step();
+        cluster
+    }
+
+    /// As [`Cluster::start`], with so many partitions.
+    pub fn start_partitioned(folder: &Path, partitions: u32) -> Self {
+        let transform = json!({ "src": ">", "dest": format!("{{{{partition({partitions})}}}}.>") });
+        let settings = json!({ "storage": "file", "num_replicas": 3, "subject_transform": transform });
+        let cluster = Self::start_with(folder, &settings);
+        cluster.is_in_step();
+        cluster
+    }
+
+    /// Waits until all replicas have the same.
+    pub fn is_in_step(&self) {
         eventually("three replicas in step", || {
-            let answer = cluster.ask_any("$JS.API.STREAM.INFO.EVENTS", &Value::Null)?;
+            let answer = self.ask_any("$JS.API.STREAM.INFO.EVENTS", &Value::Null)?;
             let replicas = answer["cluster"]["replicas"].as_array()?;
             (replicas.len() == 2 && replicas.iter().all(|one| one["current"] == true)).then_some(())
         });
-        cluster
     }
 
     /// Starts three servers and makes stream `EVENTS` on `events.>` with these settings.

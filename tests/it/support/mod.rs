@@ -12,6 +12,7 @@ pub mod http;
 pub mod load;
 pub mod operator;
 pub mod oracle;
+pub mod partitioned;
 pub mod post;
 pub mod proxy;
 pub mod publishing;

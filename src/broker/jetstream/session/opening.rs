@@ -16,6 +16,7 @@ use crate::broker::jetstream::consumer_request::{ConsumerRequest, CreatedConsume
 use crate::broker::jetstream::consumer_watch::ConsumerWatch;
 use crate::broker::jetstream::gaps::{GapWatch, SkippedSequences};
 use crate::broker::jetstream::local_filter::LocalFilter;
+use crate::broker::jetstream::partition;
 use crate::broker::jetstream::pulls::Pulls;
 use crate::broker::jetstream::resume_point::ResumePoint;
 use crate::broker::jetstream::retention::Retention;
@@ -38,7 +39,7 @@ impl JetStreamSession {
         let explain = |failure: ApiError| to_error(&link, config, &failure);
         let stream = stream::find_or_create(&api, config, options.may_create, options.subjects)?;
         let mut resume = find_resume_point(&api, config, options.history, options.reported_to, &stream)?;
-        let whole_stream = stream::takes_whole_stream(&config.filters(), &stream.config);
+        let whole_stream = stream::takes_whole_stream(&partition::stored_filters(config), &stream.config);
         stream::check_contents(&api, config, &stream, resume.after.sequence)?;
         let retention = Retention::of(&stream, config, options.pipeline_holds);
         // A stream with interest retention never kept events without a consumer. What a filter omits is not a gap.
@@ -136,7 +137,8 @@ fn gap_watch(
         && retention != Retention::Limits
         && stream.state.num_subjects <= MAX_LISTED_SUBJECTS
     {
-        let filters: Vec<Filter> = config.filters().iter().filter_map(|subject| subject.parse().ok()).collect();
+        let filters: Vec<Filter> =
+            partition::stored_filters(config).iter().filter_map(|subject| subject.parse().ok()).collect();
         let is_ours = |subject: &String| filters.iter().any(|filter| filter.matches(subject));
         if api.subjects(&config.stream, MAX_LISTED_SUBJECTS)?.is_some_and(|subjects| subjects.iter().all(is_ours)) {
             skipped = SkippedSequences::Lost;

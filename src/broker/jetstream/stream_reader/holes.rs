@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{StreamBounds, StreamReader};
 use crate::broker::jetstream::api_types::{MAX_LISTED_DELETES, MessageQuery, StreamConfig, StreamInfo};
+use crate::broker::jetstream::partition::stored_filters;
 use crate::broker::jetstream::resume_point::ResumePoint;
 use crate::broker::jetstream::stream::takes_whole_stream;
 use crate::broker::jetstream::stream_comparison::find_resume_point;
@@ -102,7 +103,7 @@ impl StreamReader {
     }
 
     fn is_whole(&self, stream: &StreamInfo) -> bool {
-        takes_whole_stream(&self.config.filters(), &stream.config)
+        takes_whole_stream(&stored_filters(&self.config), &stream.config)
     }
 }
 
