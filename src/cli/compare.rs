@@ -128,6 +128,12 @@ pub struct Compare {
     #[arg(long)]
     no_axes: bool,
 
+    /// Also measure the arms with a stream with these numbers of partitions, against a stream without [default: none]
+    ///
+    /// Each partition has a collector and a database of its own. Needs nats-server 2.10. They are measured with --no-axes too.
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', value_parser = whole::<u32>(0..=u64::MAX, 2))]
+    partitions: Vec<u32>,
+
     /// Leave out the profiles of application and collector
     #[arg(long)]
     no_hotspots: bool,
@@ -275,7 +281,9 @@ impl Compare {
                 [] => defaults.curve.clone(),
                 given => given.to_vec(),
             },
-            axis_runs: if self.no_axes { 0 } else { defaults.axis_runs },
+            axis_runs: if self.no_axes && self.partitions.is_empty() { 0 } else { defaults.axis_runs },
+            partitions: self.partitions.clone(),
+            only_partitions: self.no_axes,
             flamegraphs: self.report.first().map(|file| file.with_extension("")),
             profile_for: if self.no_hotspots { Duration::ZERO } else { defaults.profile_for },
             seed: self.seed,

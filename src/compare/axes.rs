@@ -6,6 +6,7 @@
 use super::context::RunContext;
 use super::options::Setup;
 use super::{Arm, Axis, AxisPoint, Codec, CompareError, Options, Run, arms, calibration, run};
+use crate::config::Mode;
 
 /// The batch sizes that are tried, besides the arm's own.
 const BATCHES: [usize; 4] = [1, 10, 100, 1_000];
@@ -29,6 +30,21 @@ impl Plan {
     /// The axes of the arm with this setup; none if nothing is varied.
     pub(super) fn new(options: &Options, control: Setup) -> Option<Self> {
         let mut plan = Self { arm: control.arm, setups: vec![control], axes: Vec::new() };
+        if !options.only_partitions {
+            plan.vary(options, control);
+        }
+        if arms::mode(control.arm) == Mode::Jetstream && !arms::is_direct(control.arm) && !options.partitions.is_empty()
+        {
+            let others: Vec<usize> = options.partitions.iter().map(|number| *number as usize).collect();
+            let setup = |number: usize| Setup { partitions: number as u32, ..control };
+            plan.number("partitions", 1, &others, setup);
+        }
+        (!plan.axes.is_empty()).then_some(plan)
+    }
+
+    /// The axes of settings of collector and application.
+    fn vary(&mut self, options: &Options, control: Setup) {
+        let plan = self;
         let several = options.several.max(2);
         if control.arm != Arm::JetstreamSyncAlways {
             plan.number("producers", control.producers, &[1, several], |producers| Setup { producers, ..control });
@@ -46,7 +62,6 @@ impl Plan {
             let points = [1, several].map(|connections| (connections.to_string(), Setup { connections, ..base }));
             plan.add("connections", points.into(), base);
         }
-        (!plan.axes.is_empty()).then_some(plan)
     }
 
     /// An axis of a number, whose own value is the control.
@@ -159,7 +174,7 @@ mod tests {
 
     #[test]
     fn an_axis_varies_one_setting_and_nothing_else() {
-        let options = Options { writers: 2, ..Options::default() };
+        let options = Options { writers: 2, partitions: vec![2, 4], ..Options::default() };
         for arm in arms::ALL {
             let Some(plan) = Plan::new(&options, options.setup(arm, 1_000)) else { continue };
             for axis in &plan.axes {
@@ -173,11 +188,27 @@ mod tests {
                         setup.writers != control.writers,
                         setup.batch != control.batch,
                         setup.codec != control.codec,
+                        setup.partitions != control.partitions,
                     ];
                     let differs = differences.iter().filter(|differs| **differs).count();
                     assert_eq!(differs, usize::from(*at != axis.control), "{}", axis.setting);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn partitions_are_compared_with_a_stream_without_them() {
+        let options = Options { partitions: vec![4, 1, 2], only_partitions: true, ..Options::default() };
+        for arm in arms::ALL {
+            let plan = Plan::new(&options, options.setup(arm, 1_000));
+            let settings: Vec<&str> = plan.iter().flat_map(|plan| &plan.axes).map(|axis| axis.setting).collect();
+            let has_stream = matches!(arm, Arm::Jetstream | Arm::JetstreamSyncAlways | Arm::Spooled);
+            assert_eq!(settings, if has_stream { vec!["partitions"] } else { vec![] }, "{arm:?}");
+            let Some(plan) = plan else { continue };
+            let points: Vec<_> =
+                plan.axes[0].points.iter().map(|(value, at)| (&**value, plan.setups[*at].partitions)).collect();
+            assert_eq!((points, plan.axes[0].control), (vec![("1", 1), ("2", 2), ("4", 4)], 0));
         }
     }
 

@@ -23,28 +23,49 @@ const FAILED_AFTER: Duration = Duration::from_secs(30);
 /// The most points of a timeline.
 const POINTS: usize = 200;
 
-/// A reader that notices commits.
+/// Readers that notice commits.
 pub(super) struct CommitWatch {
-    reader: Reader,
-    version: Option<i64>,
+    /// One for each database. There is at least one.
+    databases: Vec<Watched>,
     rows: u64,
     /// The time of each commit seen, and the rows by then.
     commits: Vec<(u64, u64)>,
 }
 
+struct Watched {
+    reader: Reader,
+    version: Option<i64>,
+    rows: u64,
+}
+
+impl Watched {
+    /// Whether there may be more rows. Without a new commit it reads one number of shared memory.
+    fn poll(&mut self) -> Result<(), CompareError> {
+        let version = self.reader.version()?;
+        if self.version.replace(version) != Some(version) {
+            // Rows are only added here, so the last row's number is the number of rows.
+            self.rows = self.reader.id_before_last(0)?.unsigned_abs();
+        }
+        Ok(())
+    }
+}
+
 impl CommitWatch {
     pub(super) fn open(database: &Path) -> Result<Self, CompareError> {
-        Ok(Self { reader: Reader::open(database)?, version: None, rows: 0, commits: Vec::new() })
+        Self::over([database])
     }
 
-    /// Polls once; returns whether there are more rows than before. Without a new commit it reads one number of shared memory.
+    /// Of several databases together.
+    pub(super) fn over<'p>(databases: impl IntoIterator<Item = &'p Path>) -> Result<Self, CompareError> {
+        let open = |database| Ok(Watched { reader: Reader::open(database)?, version: None, rows: 0 });
+        let databases = databases.into_iter().map(open).collect::<Result<_, CompareError>>()?;
+        Ok(Self { databases, rows: 0, commits: Vec::new() })
+    }
+
+    /// Polls once; returns whether there are more rows than before.
     pub(super) fn poll(&mut self) -> Result<bool, CompareError> {
-        let version = self.reader.version()?;
-        if self.version.replace(version) == Some(version) {
-            return Ok(false);
-        }
-        // Rows are only added here, so the last row's number is the number of rows.
-        let rows = self.reader.id_before_last(0)?.unsigned_abs();
+        self.databases.iter_mut().try_for_each(Watched::poll)?;
+        let rows = self.databases.iter().map(|database| database.rows).sum();
         let more = rows > self.rows;
         if more {
             self.rows = rows;
@@ -62,9 +83,9 @@ impl CommitWatch {
         self.commits.last().map(|(time, _)| *time)
     }
 
-    /// For rows after an id: see [`Reader::events_after`].
+    /// Of the first database, for rows after an id: see [`Reader::events_after`].
     pub(super) fn reader(&self) -> &Reader {
-        &self.reader
+        &self.databases[0].reader
     }
 
     /// Seconds since `began`, and rows by then.

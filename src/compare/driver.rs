@@ -35,7 +35,15 @@ pub fn compare(options: &Options, callbacks: &Callbacks<'_>) -> Result<Compariso
     let version = machine::server(options)?;
     let environment = machine::inspect(options, directory.path(), version.as_ref())?;
     let mut driver = Driver::new(options, version.as_ref())?;
-    let context = RunContext::new(options, callbacks, directory, began);
+    let available = Options {
+        partitions: if partitions_unavailable(options, version.as_ref()).is_some() {
+            Vec::new()
+        } else {
+            options.partitions.clone()
+        },
+        ..options.clone()
+    };
+    let context = RunContext::new(&available, callbacks, directory, began);
     match driver.measure(&context) {
         Err(CompareError::Stopped) if driver.has_figures() => {
             driver.stopped = true;
@@ -139,7 +147,8 @@ impl Driver {
             ),
             Err(why) => Some(format!("instructions: {why}")),
         };
-        let not_measured = syscalls::unavailable().into_iter().chain(instructions).collect();
+        let partitions = partitions_unavailable(options, version);
+        let not_measured = syscalls::unavailable().into_iter().chain(instructions).chain(partitions).collect();
         let (costs, axes, stalls, hotspots, isolations, outages, errors, cut_short) = Default::default();
         let (trials, rate, stopped) = (BTreeMap::new(), options.rate.unwrap_or(0), false);
         Ok(Self {
@@ -447,6 +456,12 @@ fn add_counts(run: &mut Run, counted: &Run) {
         process.syncs = counts.and_then(|counts| of_run(counts.syncs));
         process.instructions = counts.and_then(|counts| of_run(counts.instructions));
     }
+}
+
+/// Why no partitions can be measured, if they were asked for.
+fn partitions_unavailable(options: &Options, version: Option<&ServerVersion>) -> Option<String> {
+    let version = version.filter(|version| !options.partitions.is_empty() && !version.transforms_subjects())?;
+    Some(format!("partitions: nats-server {} has no subject transforms; use 2.10 or later", version.text))
 }
 
 /// Why an arm cannot be run here.

@@ -35,6 +35,8 @@ pub(super) struct TestEnvironment<'a> {
     pub(super) workload: Workload,
     pub(super) database: PathBuf,
     pub(super) collector: Option<ChildProcess>,
+    /// The collectors of the further partitions, with their databases.
+    further: Vec<(PathBuf, Option<ChildProcess>)>,
     broker: Option<Broker>,
     // Dropped last: the processes above have files in it.
     directory: ScratchDirectory,
@@ -61,14 +63,18 @@ impl<'a> TestEnvironment<'a> {
         let number = context.next_number();
         let directory = ScratchDirectory::below(&context.directory, &number.to_string())?;
         let database = directory.path().join("events.db");
-        let config = DatabaseConfig {
-            path: database.clone(),
-            synchronous: options.synchronous,
-            writers: setup.writers,
-            ..DatabaseConfig::default()
-        };
-        drop(Database::open(&config, &Routes::default())?);
-        Editor::open(&database)?.run(statements(options.work))?;
+        let further: Vec<_> =
+            (1..setup.partitions).map(|number| (directory.path().join(format!("events-{number}.db")), None)).collect();
+        for path in std::iter::once(&database).chain(further.iter().map(|(path, _)| path)) {
+            let config = DatabaseConfig {
+                path: path.clone(),
+                synchronous: options.synchronous,
+                writers: setup.writers,
+                ..DatabaseConfig::default()
+            };
+            drop(Database::open(&config, &Routes::default())?);
+            Editor::open(path)?.run(statements(options.work))?;
+        }
         let broker = if arms::is_direct(setup.arm) {
             None
         } else {
@@ -76,7 +82,7 @@ impl<'a> TestEnvironment<'a> {
         };
         let subject = broker.as_ref().map_or("events.chat", |broker| &broker.subject);
         let workload = options.workload(&setup, subject);
-        let mut environment = Self { context, setup, workload, database, collector: None, broker, directory };
+        let mut environment = Self { context, setup, workload, database, collector: None, further, broker, directory };
         environment.start_collector()?;
         Ok(environment)
     }
@@ -85,7 +91,12 @@ impl<'a> TestEnvironment<'a> {
     pub(super) fn start_collector(&mut self) -> Result<(), CompareError> {
         if let Some(broker) = &self.broker {
             let mode = arms::mode(self.setup.arm);
-            self.collector = Some(self.collector("collector", broker, mode, &self.database)?);
+            self.collector = Some(self.collector("collector", broker, mode, &self.database, Some(0))?);
+            let start = |(at, (database, _)): (usize, &(PathBuf, _))| {
+                self.collector("collector", broker, mode, database, u32::try_from(at + 1).ok())
+            };
+            let started = self.further.iter().enumerate().map(start).collect::<Result<Vec<_>, _>>()?;
+            self.further.iter_mut().zip(started).for_each(|((_, collector), started)| *collector = Some(started));
         }
         if let Some(broker) = &mut self.broker {
             broker.has_stream = true;
@@ -95,7 +106,7 @@ impl<'a> TestEnvironment<'a> {
 
     /// Kills the collector, if there is one.
     pub(super) fn kill_collector(&mut self) {
-        if let Some(mut collector) = self.collector.take() {
+        for mut collector in self.collectors() {
             collector.kill();
         }
     }
@@ -119,11 +130,22 @@ impl<'a> TestEnvironment<'a> {
         Ok(())
     }
 
+    /// Takes all collectors.
+    fn collectors(&mut self) -> impl Iterator<Item = ChildProcess> {
+        let further = self.further.iter_mut().filter_map(|(_, collector)| collector.take());
+        self.collector.take().into_iter().chain(further)
+    }
+
+    /// Its databases: one, or one for each partition.
+    pub(super) fn databases(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&*self.database).chain(self.further.iter().map(|(database, _)| &**database))
+    }
+
     /// Starts another subscriber to the same events; returns it and its database, or `None` where the arm has no broker.
     pub(super) fn start_subscriber(&self) -> Result<Option<(ChildProcess, PathBuf)>, CompareError> {
         let Some(broker) = &self.broker else { return Ok(None) };
         let database = self.directory.path().join("subscriber.db");
-        Ok(Some((self.collector("subscriber", broker, Mode::Core, &database)?, database)))
+        Ok(Some((self.collector("subscriber", broker, Mode::Core, &database, None)?, database)))
     }
 
     fn collector(
@@ -132,9 +154,12 @@ impl<'a> TestEnvironment<'a> {
         broker: &Broker,
         mode: Mode,
         database: &Path,
+        partition: Option<u32>,
     ) -> Result<ChildProcess, CompareError> {
-        let file = self.directory.path().join(format!("{role}.toml"));
-        let settings = self.settings(broker, mode, database);
+        let partition = partition.filter(|_| self.setup.partitions > 1);
+        let name = partition.map_or_else(|| role.to_owned(), |number| format!("{role}-{number}"));
+        let file = self.directory.path().join(format!("{name}.toml"));
+        let settings = self.settings(broker, mode, database, partition);
         std::fs::write(&file, settings).map_err(CompareError::system(format!("file {}", file.display())))?;
         let mut command = self.program(role);
         if self.setup.profiled {
@@ -142,12 +167,12 @@ impl<'a> TestEnvironment<'a> {
         }
         command.arg("--config").arg(&file).args(["run", "--end-with-input", "--stop-timeout", "3s"]);
         let mut collector =
-            ChildProcess::start(role, &mut command, &self.directory.path().join(format!("{role}.log")))?;
+            ChildProcess::start(role, &mut command, &self.directory.path().join(format!("{name}.log")))?;
         collector.wait_for_log("collecting ", READY_TIMEOUT, self.context.callbacks.stop)?;
         Ok(collector)
     }
 
-    fn settings(&self, broker: &Broker, mode: Mode, database: &Path) -> String {
+    fn settings(&self, broker: &Broker, mode: Mode, database: &Path, partition: Option<u32>) -> String {
         let text = |text: &str| serde_json::Value::from(text).to_string();
         let Setup { writers, batch, .. } = self.setup;
         let mut settings = String::new();
@@ -157,6 +182,9 @@ impl<'a> TestEnvironment<'a> {
             Mode::Core => writeln!(settings, "mode = \"core\""),
             Mode::Jetstream => writeln!(settings, "stream = {}", text(&broker.stream)),
         };
+        if let Some(partition) = partition {
+            let _ = writeln!(settings, "partitions = {}\npartition = {partition}", self.setup.partitions);
+        }
         let _ = writeln!(settings, "[database]\npath = {}", text(&database.to_string_lossy()));
         let _ = writeln!(settings, "synchronous = {}", text(self.context.options.synchronous_name()));
         let _ = writeln!(settings, "writers = {writers}\n[batch]\nmax_events = {batch}");
@@ -219,17 +247,19 @@ impl<'a> TestEnvironment<'a> {
 
     /// Meters of the processes that take part in the run.
     pub(super) fn meters(&self, application: &ChildProcess) -> Meters {
-        let collector = self.collector.as_ref().map(|collector| ("collector", collector.pid()));
+        let further = self.further.iter().filter_map(|(_, collector)| collector.as_ref());
+        let collectors = self.collector.iter().chain(further).map(|collector| ("collector", collector.pid()));
         let broker = self.broker.as_ref().and_then(|broker| Some(("broker", broker.own.as_ref()?.pid())));
-        Meters([Some(("application", application.pid())), collector, broker].into_iter().flatten().collect())
+        Meters(std::iter::once(("application", application.pid())).chain(collectors).chain(broker).collect())
     }
 
     /// Fails if collector or broker has exited.
     pub(super) fn check_processes(&mut self) -> Result<(), CompareError> {
-        if let Some(collector) = &mut self.collector
-            && collector.has_exited()
-        {
-            return Err(collector.exit_error());
+        let further = self.further.iter_mut().filter_map(|(_, collector)| collector.as_mut());
+        for collector in self.collector.iter_mut().chain(further) {
+            if collector.has_exited() {
+                return Err(collector.exit_error());
+            }
         }
         if let Some(server) = self.broker.as_mut().and_then(|broker| broker.own.as_mut())
             && let Some(status) = server.ended()
@@ -250,12 +280,11 @@ impl Broker {
     ) -> Result<Self, CompareError> {
         let name = format!("compare-{}-{number}", std::process::id());
         let (stream, subject) = (name.replace('-', "_"), name.replace('-', "."));
-        let (url, own) = match &context.options.server {
-            Some(url) => (url.clone(), None),
-            None => {
-                let server = start_server(context, arm, directory, ServerPort::Any)?;
-                (server.url().to_owned(), Some(server))
-            }
+        let (url, own) = if let Some(url) = &context.options.server {
+            (url.clone(), None)
+        } else {
+            let server = start_server(context, arm, directory, ServerPort::Any)?;
+            (server.url().to_owned(), Some(server))
         };
         Ok(Self { url, stream, subject, is_foreign: own.is_none(), own, has_stream: false })
     }
@@ -283,7 +312,7 @@ fn start_server(
 impl Drop for TestEnvironment<'_> {
     fn drop(&mut self) {
         // The collector first: without its broker it cannot drain.
-        drop(self.collector.take());
+        self.collectors().for_each(drop);
         if let Some(Broker { url, stream, is_foreign: true, has_stream, .. }) = &self.broker
             && arms::mode(self.setup.arm) == Mode::Jetstream
         {

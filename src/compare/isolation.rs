@@ -118,7 +118,7 @@ fn of_direct(context: &RunContext<'_>, setup: Setup) -> Result<Isolation, Compar
     let mut observation = Observation::new(context, &mut environment, &mut application, POLL_INTERVAL);
     observation.wait_for_all(&mut watch, expected, |_| Ok(()), |_| Ok(()))?;
     drop(application);
-    let found = verification::inspect(&environment.database, &environment.workload, context.options.work)?;
+    let found = verification::inspect(environment.databases(), &environment.workload, context.options.work)?;
     Ok(Isolation {
         arm: setup.arm,
         away_s: clock::seconds(killed, back),

@@ -45,6 +45,11 @@ impl ServerVersion {
         Self::read(&format!("nats-server: v{text}")).unwrap_or(Self { text, numbers: (0, 0) })
     }
 
+    /// Whether its streams can transform subjects, as partitions need.
+    pub(super) fn transforms_subjects(&self) -> bool {
+        self.numbers >= (2, 10)
+    }
+
     /// Whether it has `sync_interval: always`: it syncs each event before it acknowledges it.
     pub(super) fn syncs_always(&self) -> bool {
         self.numbers >= (2, 10)

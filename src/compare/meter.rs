@@ -11,13 +11,13 @@ use nix::unistd::Pid;
 
 use super::Process;
 
-/// The processes of a run by role.
+/// The processes of a run with their roles. Several may have the same role.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Meters(pub(super) BTreeMap<&'static str, u32>);
+pub(super) struct Meters(pub(super) Vec<(&'static str, u32)>);
 
-/// What they had used at one moment.
+/// What they had used at one moment, in the same order.
 #[derive(Debug)]
-pub(super) struct Reading(BTreeMap<&'static str, Usage>);
+pub(super) struct Reading(Vec<Usage>);
 
 #[derive(Debug, Default)]
 struct Usage {
@@ -31,7 +31,7 @@ struct Usage {
 
 impl Meters {
     pub(super) fn read(&self) -> Reading {
-        Reading(self.0.iter().map(|(&role, &pid)| (role, usage(pid))).collect())
+        Reading(self.0.iter().map(|(_, pid)| usage(*pid)).collect())
     }
 
     /// CPU seconds since an earlier reading, by role.
@@ -41,14 +41,27 @@ impl Meters {
 
     /// What was used since an earlier reading, by role.
     pub(super) fn since(&self, before: &Reading) -> BTreeMap<String, Process> {
-        let now = self.read();
-        let difference = |role: &&'static str, now: &Usage| {
-            let none = Usage::default();
-            let before = before.0.get(role).unwrap_or(&none);
-            process(before, now)
-        };
-        now.0.iter().map(|(role, used)| ((*role).to_owned(), difference(role, used))).collect()
+        let mut all: BTreeMap<String, Process> = BTreeMap::new();
+        for (((role, _), before), now) in self.0.iter().zip(&before.0).zip(&self.read().0) {
+            let used = process(before, now);
+            match all.get_mut(*role) {
+                Some(sum) => add(sum, &used),
+                None => drop(all.insert((*role).to_owned(), used)),
+            }
+        }
+        all
     }
+}
+
+/// Adds what a further process of the same role used. What was not measured for one of them is not known for all.
+fn add(sum: &mut Process, other: &Process) {
+    let both = |one: Option<u64>, other: Option<u64>| Some(one? + other?);
+    sum.cpu_s += other.cpu_s;
+    sum.system_s += other.system_s;
+    sum.voluntary_switches = both(sum.voluntary_switches, other.voluntary_switches);
+    sum.involuntary_switches = both(sum.involuntary_switches, other.involuntary_switches);
+    sum.written = both(sum.written, other.written);
+    sum.peak_memory = both(sum.peak_memory, other.peak_memory);
 }
 
 fn process(before: &Usage, now: &Usage) -> Process {
@@ -114,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_busy_process_has_its_usage() {
-        let meters = Meters(BTreeMap::from([("application", std::process::id())]));
+        let meters = Meters(vec![("application", std::process::id()), ("other", 1), ("other", std::process::id())]);
         let before = meters.read();
         let until = std::time::Instant::now() + Duration::from_millis(60);
         let mut turns = 0_u64;
@@ -126,5 +139,7 @@ mod tests {
         assert!(used.voluntary_switches.is_some() && used.involuntary_switches.is_some(), "{used:?}");
         assert!(used.peak_memory.is_some_and(|bytes| bytes > 1 << 20), "{used:?}");
         assert!(used.system_s <= used.cpu_s && used.syscalls.is_none(), "{used:?}");
+        // Those of one role are added up.
+        assert!(meters.since(&before)["other"].cpu_s >= used.cpu_s);
     }
 }

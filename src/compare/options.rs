@@ -1,6 +1,7 @@
 //! What to compare, and how thoroughly.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -87,6 +88,10 @@ pub struct Options {
     pub several: usize,
     /// Runs of each point of an axis; 0 leaves the axes out.
     pub axis_runs: usize,
+    /// The numbers of partitions that are compared with a stream without partitions.
+    pub partitions: Vec<u32>,
+    /// No other setting is varied than the number of partitions.
+    pub only_partitions: bool,
     /// Whether callgrind may count instructions where the processor cannot; that takes a few seconds an arm.
     pub callgrind: bool,
     /// How long the profiled run of each arm takes, about; 0 leaves it out.
@@ -108,6 +113,9 @@ pub struct Options {
     /// Delete a row of this arm before the rows are checked, to test the check.
     pub lose_a_row: Option<Arm>,
 }
+
+/// The numbers of partitions that can be compared on one machine.
+const PARTITIONS: RangeInclusive<u32> = 1..=64;
 
 /// The longest time that makes sense for a run.
 const MOST_RUN_FOR: Duration = Duration::from_secs(60);
@@ -137,6 +145,8 @@ impl Default for Options {
             curve: vec![1_000, 10_000, 100_000],
             several: 4,
             axis_runs: 3,
+            partitions: Vec::new(),
+            only_partitions: false,
             callgrind: true,
             profile_for: Duration::from_secs(5),
             flamegraphs: None,
@@ -158,6 +168,8 @@ pub(super) struct Setup {
     pub(super) events: u64,
     pub(super) producers: usize,
     pub(super) connections: usize,
+    /// Partitions of the stream, each with a collector and a database of its own. With 1, the stream has none.
+    pub(super) partitions: u32,
     pub(super) writers: usize,
     pub(super) batch: usize,
     pub(super) codec: Codec,
@@ -215,6 +227,10 @@ impl Options {
             () if self.producers == 0 => refused("producers", "is 0", "at least 1 has to produce"),
             () if self.writers == 0 => refused("writers", "is 0", "at least 1 has to write"),
             () if self.batch == 0 => refused("batch", "is 0", "a transaction has at least 1 event"),
+            () if self.partitions.iter().any(|number| !PARTITIONS.contains(number)) => {
+                let (least, most) = (PARTITIONS.start(), PARTITIONS.end());
+                refused("partitions", "names a number out of range", &format!("give numbers from {least} to {most}"))
+            }
             () if self.rate == Some(0) => refused("rate", "is 0", "give events a second"),
             () => Ok(()),
         }
@@ -264,6 +280,7 @@ impl Options {
             events,
             producers: self.producers,
             connections: 1,
+            partitions: 1,
             writers: self.writers,
             batch: self.batch,
             codec: self.codec,
@@ -308,6 +325,7 @@ mod tests {
         assert!(refused(Options { events: Some(0), ..Options::default() }).starts_with("events: "));
         assert!(refused(Options { run_for: Duration::ZERO, ..Options::default() }).starts_with("run-for: "));
         assert!(refused(Options { curve: vec![1_000, 0], ..Options::default() }).starts_with("curve: "));
+        assert!(refused(Options { partitions: vec![2, 0], ..Options::default() }).starts_with("partitions: "));
         assert!(refused(Options { rate: Some(0), ..Options::default() }).starts_with("rate: "));
     }
 

@@ -29,7 +29,7 @@ pub(super) fn completed<'c>(context: &'c RunContext<'c>, setup: Setup) -> Result
 pub(super) fn timed(context: &RunContext<'_>, setup: Setup) -> Result<Run, CompareError> {
     let mut environment = TestEnvironment::start(context, setup)?;
     let (mut application, _) = environment.start_application(0)?;
-    let mut watch = CommitWatch::open(&environment.database)?;
+    let mut watch = CommitWatch::over(environment.databases())?;
     let meters = environment.meters(&application);
     let before = meters.read();
     application.send_line("go")?;
@@ -68,7 +68,7 @@ pub(super) fn verified(context: &RunContext<'_>, environment: &TestEnvironment<'
     if context.options.lose_a_row == Some(environment.setup.arm) {
         Editor::open(&environment.database)?.run("DELETE FROM events WHERE id = 1")?;
     }
-    let found = verification::inspect(&environment.database, &environment.workload, context.options.work)?;
+    let found = verification::inspect(environment.databases(), &environment.workload, context.options.work)?;
     found.verify(&environment.setup)?;
     Ok(found)
 }

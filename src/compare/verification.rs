@@ -28,24 +28,31 @@ pub(super) struct RowCheck {
     pub(super) counted: Option<u64>,
 }
 
-/// Reads the whole database and compares it with the messages of the workload.
-pub(super) fn inspect(database: &Path, workload: &Workload, work: Work) -> Result<RowCheck, CompareError> {
-    let reader = Reader::open(database)?;
+/// Reads the whole of these databases and compares them with the messages of the workload.
+pub(super) fn inspect<'p>(
+    databases: impl IntoIterator<Item = &'p Path>,
+    workload: &Workload,
+    work: Work,
+) -> Result<RowCheck, CompareError> {
     let mut found = RowCheck::default();
     let mut seen = vec![false; workload.events as usize];
     let messages = Messages::new(workload, workload.events);
-    reader.run::<()>("SELECT subject, payload FROM events", |answer| {
-        if let StatementOutput::Row(values) = answer {
-            found.row(&values, workload, &messages, &mut seen);
+    for database in databases {
+        let reader = Reader::open(database)?;
+        reader.run::<()>("SELECT subject, payload FROM events", |answer| {
+            if let StatementOutput::Row(values) = answer {
+                found.row(&values, workload, &messages, &mut seen);
+            }
+            ControlFlow::Continue(())
+        })?;
+        found.dead_letters += number(&reader, "SELECT count(*) FROM catchment_dead_letters")?;
+        if work != Work::Insert {
+            let counted = number(&reader, "SELECT coalesce(sum(events), 0) FROM chat_stats")?;
+            *found.counted.get_or_insert(0) += counted;
         }
-        ControlFlow::Continue(())
-    })?;
+    }
     found.missing = seen.iter().filter(|seen| !**seen).count() as u64;
     found.first_missing = seen.iter().position(|seen| !seen).map(|at| at as u64);
-    found.dead_letters = number(&reader, "SELECT count(*) FROM catchment_dead_letters")?;
-    if work != Work::Insert {
-        found.counted = Some(number(&reader, "SELECT coalesce(sum(events), 0) FROM chat_stats")?);
-    }
     Ok(found)
 }
 
@@ -137,7 +144,7 @@ mod tests {
             editor.run(&format!("{sql} VALUES ('{subject}', 0, '{payload}')")).expect("inserts");
         }
         editor.run(sql).expect("runs");
-        inspect(&config.path, &workload, Work::Insert).expect("reads")
+        inspect([&*config.path], &workload, Work::Insert).expect("reads")
     }
 
     fn refusal(arm: Arm, sql: &str) -> String {

@@ -127,6 +127,36 @@ fn an_outage_of_the_broker_shows_what_each_arm_keeps() {
 }
 
 #[test]
+fn each_partition_has_a_collector_and_all_rows_are_counted() {
+    if !needs((2, 10), "subject transforms") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = compare(folder.path());
+    command.args(["--arms", "direct-grouped,jetstream,spooled", "--events", "300", "--pairs", "1"]);
+    command.args(["--partitions", "1,2,3", "--within", "10min"]);
+    let done = output(&mut command);
+    assert!(done.status.success(), "{}", stderr(&done));
+    let found = found(folder.path());
+    let axes = found["axes"].as_array().expect("axes");
+    let names: Vec<_> = axes.iter().map(|axis| (axis["setting"].as_str(), axis["arm"].as_str())).collect();
+    assert_eq!(names, ["jetstream", "spooled"].map(|arm| (Some("partitions"), Some(arm))));
+    for axis in axes {
+        let points = axis["points"].as_array().expect("points");
+        let values: Vec<_> = points.iter().map(|point| (&point["value"], &point["control"])).collect();
+        let wanted = [("1", true), ("2", false), ("3", false)].map(|(value, control)| (value.into(), control.into()));
+        assert_eq!(values, wanted.iter().map(|(value, control)| (value, control)).collect::<Vec<(&Value, &Value)>>());
+        for run in points.iter().flat_map(|point| point["runs"].as_array().expect("runs")) {
+            assert_eq!((&run["events"], &run["committed"]), (&300.into(), &300.into()), "{run}");
+            assert!(run["processes"]["collector"]["cpu_s"].as_f64() > Some(0.0), "{run}");
+        }
+        assert!(points.iter().all(|point| point["runs"].as_array().is_some_and(|runs| runs.len() == 1)), "{axis}");
+    }
+    assert_eq!(left(folder.path()), [""; 0]);
+    assert_eq!(processes(folder.path()), [""; 0]);
+}
+
+#[test]
 fn an_arm_that_lost_a_row_gets_an_error_instead_of_a_figure() {
     let folder = tempfile::tempdir().expect("a folder");
     let arms = ["--arms", "direct-grouped,jetstream", "--lose-a-row", "jetstream"];
@@ -243,6 +273,7 @@ fn what_cannot_be_compared_is_refused_with_a_remedy() {
         (["--events", "0"], "--events: is 0", 2),
         (["--run-for", "0s"], "--run-for: is 0", 2),
         (["--curve", "1000,0"], "--curve: names 0 events", 2),
+        (["--partitions", "2,0"], "--partitions: names a number out of range; give numbers from 1 to 64", 2),
         (["--report", "report.pdf"], "cannot write report.pdf; its name has to end with .json, .md or .html", 2),
         (["--report", "/nowhere/a.md"], "cannot write /nowhere/a.md; name a file in a directory that exists", 2),
         (["--baseline", "/nowhere/before.json"], "baseline /nowhere/before.json: cannot read it", 2),

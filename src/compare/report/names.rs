@@ -33,6 +33,7 @@ pub fn setting(key: &str) -> &str {
         "batch" => "Most events of a transaction",
         "codec" => "Encoding",
         "connections" => "Connections",
+        "partitions" => "Partitions, each with a collector",
         key => key,
     }
 }
