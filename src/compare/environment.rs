@@ -250,12 +250,11 @@ impl Broker {
     ) -> Result<Self, CompareError> {
         let name = format!("compare-{}-{number}", std::process::id());
         let (stream, subject) = (name.replace('-', "_"), name.replace('-', "."));
-        let (url, own) = match &context.options.server {
-            Some(url) => (url.clone(), None),
-            None => {
-                let server = start_server(context, arm, directory, ServerPort::Any)?;
-                (server.url().to_owned(), Some(server))
-            }
+        let (url, own) = if let Some(url) = &context.options.server {
+            (url.clone(), None)
+        } else {
+            let server = start_server(context, arm, directory, ServerPort::Any)?;
+            (server.url().to_owned(), Some(server))
         };
         Ok(Self { url, stream, subject, is_foreign: own.is_none(), own, has_stream: false })
     }

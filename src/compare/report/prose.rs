@@ -93,7 +93,7 @@ pub fn outages() -> &'static str {
     "The broker was killed while events came at a fixed rate, and was started again later with its streams. The last event was due when \
      it was back. The direct arms have no broker: their runs took the same time and show what it costs without one. \"Only in memory\" \
      are the events whose receipts were not resolved when the broker was back: if the application had crashed then, they would have \
-     been lost. With core NATS also an event whose receipt is resolved may be lost, because nobody stores it. There is one such run of \
+     been lost. With core NATS an event is lost too if no collector is connected when it is sent. There is one such run of \
      each arm, so its figures have no interval."
 }
 

@@ -131,7 +131,7 @@ impl Collector {
 
     fn texts(&self, sql: &str) -> Vec<String> {
         let text = |row: Vec<Value>| match row.into_iter().next() {
-            Some(Value::Text(text)) => text.to_string(),
+            Some(Value::Text(text)) => text,
             other => panic!("{other:?}"),
         };
         self.rows(sql).into_iter().map(text).collect()
@@ -256,7 +256,7 @@ impl Collector {
             else {
                 panic!("{row:?}")
             };
-            found.push((*sequence, payload.to_string()));
+            found.push((*sequence, payload.clone()));
             let last = &mut self.last[usize::from(*table == 1)];
             *last = (*last).max(*id);
         }
@@ -286,7 +286,7 @@ impl Collector {
             };
             assert!(*bytes <= i64::try_from(width() / 8 + 8).expect("small"), "{name} has {bytes} bytes");
             assert!(must.is_none_or(|must| *seen_us >= must), "{name} is not forgotten");
-            names.insert(name.to_string());
+            names.insert(name.clone());
         }
         let forgotten = &mut self.memory.forgotten;
         self.memory.recorders.retain(|name, numbers| {
