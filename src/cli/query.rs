@@ -25,6 +25,7 @@ use super::starting::{self, Failure};
 use row::Row;
 
 /// Run a query of a running collector over NATS, and print the rows
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Query {

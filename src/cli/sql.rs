@@ -90,14 +90,14 @@ impl Sql {
             );
         }
         if self.statements.is_none() && !is_listing && terminals() {
-            paths.iter().for_each(|path| wait_for_database(path));
+            wait_for_all(&paths);
             return Prompt::new(&paths, format)?.run();
         }
         let sql = if is_listing { String::new() } else { read_sql(self.statements)? };
         if paths.len() > 1 && self.schema.is_some() {
             return Err(UsageError("--schema is for one database; give one --database".into()).into());
         }
-        paths.iter().for_each(|path| wait_for_database(path));
+        wait_for_all(&paths);
         let reader = Reader::open_all(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
         // Caught only now: reading standard input ends at a signal. The database has to be closed, so that no files are left beside it.
         let signals = Signals::catch()?;
@@ -116,6 +116,12 @@ impl Sql {
             (Err(_), Some(status)) => Err(Interrupted { message: "interrupted".into(), status }.into()),
             (ran, _) => ran,
         }
+    }
+}
+
+fn wait_for_all(paths: &[PathBuf]) {
+    for path in paths {
+        wait_for_database(path);
     }
 }
 

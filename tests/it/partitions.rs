@@ -252,7 +252,7 @@ fn partitions_of_an_interest_stream_keep_what_no_collector_has_stored() {
     all.drain();
     all.hold_exactly(&published);
     eventually("the stream to drop what both have", || (fixture.server.messages("CHAT") == 0).then_some(()));
-    refused(&mut all.command(0, &["repartition"]).env("CATCHMENT_BROKER__PARTITIONS", "3"), 1, &["interest retention"]);
+    refused(all.command(0, &["repartition"]).env("CATCHMENT_BROKER__PARTITIONS", "3"), 1, &["interest retention"]);
 }
 
 #[test]

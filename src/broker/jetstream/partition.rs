@@ -112,8 +112,8 @@ fn of_wildcards(partitions: u32, subjects: &[String]) -> Option<SubjectTransform
         format!("{{{{wildcard({wildcards})}}}}")
     });
     let rest = tokens.collect::<Vec<_>>().join(".");
-    let numbers = (1..=wildcards).map(|number| format!(",{number}")).collect::<String>();
-    let dest = format!("{{{{partition({partitions}{numbers})}}}}.{rest}");
+    let numbers = (1..=wildcards).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
+    let dest = format!("{{{{partition({partitions},{numbers})}}}}.{rest}");
     (wildcards > 0).then(|| SubjectTransform { src: subject.clone(), dest })
 }
 

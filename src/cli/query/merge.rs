@@ -17,7 +17,7 @@ pub(super) fn sort(rows: &mut [Row], column: &str, is_descending: bool) -> anyho
     if let Some(row) = rows.iter().find(|row| place(row).is_none()) {
         bail!("the rows have no column {column} to sort by; they have {}", row.names.join(", "));
     }
-    let value = |row: &Row| place(row).map(|at| row.values[at].clone()).unwrap_or(Value::Null);
+    let value = |row: &Row| place(row).map_or(Value::Null, |at| row.values[at].clone());
     rows.sort_by(|one, other| {
         let order = compare(&value(one), &value(other));
         if is_descending { order.reverse() } else { order }
