@@ -157,8 +157,8 @@ fn survive(victims: &[Victim], events: u64) -> u64 {
     assert_eq!(kept.last(), Some(&rest));
     let status = fixture.status();
     assert_eq!((&status["events"], &status["dead_letters"]), (&json!(0), &json!(0)));
-    let ended = collector.stop();
-    assert!(ended.success(), "{ended}: {}", std::fs::read_to_string(fixture.path("log")).unwrap_or_default());
+    // However far it is: the next one continues.
+    collector.kill();
     let rows = fixture.collected(&server);
     agrees(&rows, &kept);
     let messages = server.last_sequence("EVENTS");
