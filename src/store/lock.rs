@@ -22,7 +22,7 @@ use super::beside;
 use super::database_file::{must_be_a_file, must_have_one_name, must_not_be_foreign};
 use super::new_database::remove_if_unused;
 use super::reload_note::ReloadNote;
-use super::spool::of_spool;
+use super::sqlite_error::of_spool;
 use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
 

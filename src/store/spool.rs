@@ -16,7 +16,9 @@ mod reserve;
 mod retry;
 mod sink;
 mod starts;
+mod totals;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,44 +27,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-pub(super) use file::of_spool;
 pub use inspection::{SpoolInspection, SpoolPart};
 pub use reader::SpoolReader;
 pub use retry::RetriedLetters;
 pub use sink::SpoolSink;
+pub use totals::SpoolTotals;
 
 use super::checkpointer::Checkpointer;
 use super::columns::now_us;
 use super::database_file::DatabaseFile;
 use super::pool::ConnectionManager;
-use super::sqlite_error::{database_error, problem};
-use super::stored_event::GivenUp;
+use super::sqlite_error::{database_error, of_spool, problem};
+use super::stored_event::{FirstRefusal, GivenUp};
 use crate::config::DatabaseConfig;
 use crate::error::{DatabaseFault, Error};
 use crate::event_id::NameRange;
 use crate::pipeline::Problem;
 use reserve::Reserve;
+use totals::totals;
 
 /// So many free pages stay in the file for the next events: 4 MiB.
 const SPARE_PAGES: u32 = 1_024;
 
 /// So many pages are given back at a time: commits wait meanwhile.
 const PAGES_AT_A_TIME: u32 = 512;
-
-/// What is in a spool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SpoolTotals {
-    /// Events that are not in the stream yet, as far as it is known.
-    pub events: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Events that were forwarded, since the file was made.
-    pub forwarded: u64,
-    /// Events that were dropped to make room, since the file was made.
-    pub dropped: u64,
-    /// Events that could not be forwarded and are kept as dead letters.
-    pub dead_letters: u64,
-}
 
 /// What a change of a spool leads to.
 #[derive(Clone, Copy, Debug)]
@@ -125,12 +113,12 @@ impl Spool {
         on_change: impl Fn(SpoolChange) + Send + Sync + 'static,
     ) -> Result<(Self, SpoolTotals), Error> {
         let path = &config.path;
-        let on_error = |e| file::of_spool(database_error(path, e));
+        let on_error = |e| of_spool(database_error(path, e));
         let reserve = Reserve::beside(path, config.permissions);
         let manager = ConnectionManager::new(config, 0);
         let mut moved_to = None;
         let mut begin = || {
-            if let Some(aside) = file::make(config).map_err(file::of_spool)? {
+            if let Some(aside) = file::make(config).map_err(of_spool)? {
                 moved_to = Some(aside.into());
             }
             let connection = counted(&manager).map_err(on_error)?;
@@ -157,7 +145,7 @@ impl Spool {
     ///
     /// [`Error::Database`].
     pub fn must_exist(path: &Path) -> Result<(), Error> {
-        super::database_file::must_exist(path).map_err(file::of_spool)
+        super::database_file::must_exist(path).map_err(of_spool)
     }
 
     /// The file.
@@ -294,6 +282,24 @@ impl Spool {
         })
     }
 
+    /// Notes that these events were refused for the first time now, and whether others were stored since the last call.
+    pub fn note_refused(&self, positions: &[u64], others_stored: bool) -> Result<(), Problem> {
+        self.change_in_need("NORMAL", |transaction| {
+            refusals::note(transaction, positions, others_stored)?;
+            Ok(None)
+        })
+    }
+
+    /// When events were refused, as earlier starts have noted it, by position.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn refusals(&self) -> Result<HashMap<u64, FirstRefusal>, Error> {
+        let read = || refusals::all(&self.shared.manager.open_plain()?);
+        read().map_err(|e| database_error(self.path(), e))
+    }
+
     /// Gives some free pages back to the file system. Returns whether there are more.
     pub fn shrink(&self) -> Result<bool, Problem> {
         if self.shared.reserve.is_released() {
@@ -403,19 +409,6 @@ impl Sum {
         self.events += 1;
         self.bytes += size;
     }
-}
-
-fn totals(connection: &Connection) -> rusqlite::Result<SpoolTotals> {
-    let sql = "SELECT events, bytes, forwarded, dropped, dead_letters FROM catchment_spool";
-    connection.prepare_cached(sql)?.query_row([], |row| {
-        Ok(SpoolTotals {
-            events: row.get(0)?,
-            bytes: row.get(1)?,
-            forwarded: row.get(2)?,
-            dropped: row.get(3)?,
-            dead_letters: row.get(4)?,
-        })
-    })
 }
 
 #[cfg(test)]

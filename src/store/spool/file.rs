@@ -277,22 +277,6 @@ fn free_name(file: &Path) -> PathBuf {
     free.find(|path| !path.exists() && !ending(path, "-wal").exists()).unwrap_or_else(|| file.to_owned())
 }
 
-/// The error with a way out that fits a spool: it has no setting `database.path`, and no stream has its events yet.
-pub(in crate::store) fn of_spool(error: Error) -> Error {
-    let (fault, is_of_database) = match &error {
-        Error::Database { fault, remedy: Some(remedy), .. } => (*fault, remedy.contains("database")),
-        Error::Database { fault, .. } => (*fault, false),
-        _ => return error,
-    };
-    match fault {
-        DatabaseFault::Corrupt => error.with_remedy(
-            "give the spool another path; if this was a spool, catchment spool export prints what can be read",
-        ),
-        _ if is_of_database => error.with_remedy("give the spool another path"),
-        _ => error,
-    }
-}
-
 /// The file `-wal` of a spool.
 pub(super) fn log_of(spool: &Path) -> PathBuf {
     ending(&followed(spool), "-wal")

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::file::{must_be_spool, of_spool};
+use super::file::must_be_spool;
 use super::pages::{Cell, Pages};
-use super::{SpoolTotals, totals};
+use super::totals::{SpoolTotals, totals};
 use crate::error::{DatabaseFault, Error};
 use crate::store::read_connection::ReadConnection;
 use crate::store::reader::{Value, value};
 use crate::store::schema;
+use crate::store::sqlite_error::of_spool;
 
 /// A spool that is only read.
 #[derive(Debug)]

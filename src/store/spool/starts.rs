@@ -6,7 +6,8 @@ use std::time::UNIX_EPOCH;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::{SpoolTotals, refusals, totals};
+use super::refusals;
+use super::totals::{SpoolTotals, totals};
 use crate::event_id::{NameRange, draw_name};
 use crate::store::columns::now_us;
 
