@@ -4,6 +4,7 @@ mod forward_store;
 mod forwarder;
 mod loaded;
 mod progress;
+mod refused_events;
 
 use std::collections::HashMap;
 use std::sync::Arc;

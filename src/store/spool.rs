@@ -117,7 +117,7 @@ impl Spool {
         let reserve = Reserve::beside(path, config.permissions);
         let manager = ConnectionManager::new(config, 0);
         let mut moved_to = None;
-        let mut begin = || {
+        let mut start = || {
             if let Some(aside) = file::make(config).map_err(of_spool)? {
                 moved_to = Some(aside.into());
             }
@@ -125,10 +125,10 @@ impl Spool {
             let (names, totals) = starts::begin(&connection, path).map_err(on_error)?;
             Ok((connection, names, totals))
         };
-        let (connection, names, totals) = match begin() {
+        let (connection, names, totals) = match start() {
             // On a full disk, there is no room even for the files -wal and -shm.
-            Err(Error::Database { fault, .. }) if reserve::may_help(fault) && reserve.release() => begin()?,
-            begun => begun?,
+            Err(Error::Database { .. }) if reserve.is_disk_full() && reserve.release() => start()?,
+            started => started?,
         };
         reserve.keep();
         let file = DatabaseFile::at(path);

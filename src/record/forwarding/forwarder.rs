@@ -1,6 +1,6 @@
 //! The thread that reads events from a file for the send queue, and marks in the file what is done.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use crossbeam_channel::Receiver;
 use super::forward_store::ForwardStore;
 use super::loaded::Loaded;
 use super::progress::{ForwardProgress, ProgressCell};
+use super::refused_events::RefusedEvents;
 use crate::Event;
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Condition, Problem, Signal};
@@ -53,14 +54,7 @@ pub(super) struct Forwarder<S> {
     is_at_end: bool,
     /// Events to keep as dead letters.
     given_up: Vec<GivenUp>,
-    /// Events that the server refuses and that have no outcome.
-    refused: BTreeSet<u64>,
-    /// Those that are to be noted in the file.
-    newly_refused: Vec<u64>,
-    /// Others were stored while events were refused: to be noted, unless it is already.
-    others_stored: bool,
-    is_noted: bool,
-    noted_at: Instant,
+    refused: RefusedEvents,
     /// Events behind one that waits that are in the stream, to be marked.
     ahead: Vec<(u64, u64)>,
     /// All events up to this one are marked in the file.
@@ -98,11 +92,7 @@ impl<S: ForwardStore> Forwarder<S> {
             read_through: after,
             is_at_end: false,
             given_up: Vec::new(),
-            refused: BTreeSet::new(),
-            newly_refused: Vec::new(),
-            others_stored: false,
-            is_noted: false,
-            noted_at: Instant::now(),
+            refused: RefusedEvents::default(),
             ahead: Vec::new(),
             marked_through: after,
             unmarked: 0,
@@ -161,7 +151,7 @@ impl<S: ForwardStore> Forwarder<S> {
         }
         let look = if self.loaded.room().is_some() { self.poll.unwrap_or(LONG) } else { LONG };
         let mark = self.unmarked_since.map_or(LONG, |since| MARK_AFTER.saturating_sub(since.elapsed()));
-        let note = if self.has_news() { MARK_AFTER.saturating_sub(self.noted_at.elapsed()) } else { LONG };
+        let note = self.refused.due_in().unwrap_or(LONG);
         look.min(mark).min(note)
     }
 
@@ -177,21 +167,13 @@ impl<S: ForwardStore> Forwarder<S> {
             let Settled { number, result } = match report {
                 Report::Settled(settled) => settled,
                 Report::Refused(number) => {
-                    self.refused.insert(number);
-                    self.newly_refused.push(number);
-                    // What was stored before says nothing of this one.
-                    if std::mem::take(&mut self.is_noted) {
-                        self.others_stored = false;
-                    }
+                    self.refused.add(number);
                     continue;
                 }
             };
-            self.refused.remove(&number);
+            self.refused.settled(number, result.is_ok());
             match &result {
-                Ok(_) => {
-                    self.progress.forwarded += 1;
-                    self.others_stored |= !self.refused.is_empty();
-                }
+                Ok(_) => self.progress.forwarded += 1,
                 // It is not in the file any more.
                 Err(FailureReason::Dropped) => {}
                 Err(FailureReason::Unconfirmed(_)) if number <= self.dropped_now() => {}
@@ -248,7 +230,7 @@ impl<S: ForwardStore> Forwarder<S> {
                 self.untidy = true;
             }
             // One event that waits must not keep the others in the file.
-            if !self.refused.is_empty() || is_stopped {
+            if !self.refused.waiting().is_empty() || is_stopped {
                 self.ahead.extend(self.loaded.take_ahead());
             }
             if !self.ahead.is_empty() {
@@ -285,7 +267,7 @@ impl<S: ForwardStore> Forwarder<S> {
                 Ok(event) => {
                     let refused = self.refused_before.remove(&position);
                     if refused.is_some() {
-                        self.refused.insert(position);
+                        self.refused.add_noted(position);
                     }
                     passed_on.push((position, event, refused));
                 }
@@ -307,30 +289,22 @@ impl<S: ForwardStore> Forwarder<S> {
         }
     }
 
-    /// Whether there is something to note of refusals.
-    fn has_news(&self) -> bool {
-        !self.newly_refused.is_empty() || (self.others_stored && !self.is_noted)
-    }
-
     /// Notes in the file what is refused. A later start counts the time from then on.
     fn note_refused(&mut self, is_stopped: bool) -> Result<(), Problem> {
-        if self.has_news() && (is_stopped || self.noted_at.elapsed() >= MARK_AFTER) {
-            // Some have their outcome already.
-            self.newly_refused.retain(|position| self.refused.contains(position));
-            self.store.note_refused(&self.newly_refused, self.others_stored)?;
-            self.newly_refused.clear();
-            self.is_noted = self.others_stored;
-            (self.others_stored, self.noted_at) = (false, Instant::now());
+        if self.refused.due_in().is_some_and(|due| is_stopped || due.is_zero()) {
+            let (positions, others_stored) = self.refused.news();
+            self.store.note_refused(positions, others_stored)?;
+            self.refused.noted();
         }
         Ok(())
     }
 
     /// Sends what has become of events in the file since they were refused.
     fn look_at_refused(&mut self) -> Result<(), Problem> {
-        if self.refused.is_empty() {
+        if self.refused.waiting().is_empty() {
             return Ok(());
         }
-        for (position, stored) in self.store.changed(&self.refused)? {
+        for (position, stored) in self.store.changed(self.refused.waiting())? {
             match stored.map(|stored| stored.event.and_then(|event| self.expecting(event))) {
                 Some(Ok(event)) => self.queue.replace(position, event),
                 Some(Err(why)) => log::debug!("recorder: event {position} was changed, but cannot be sent: {why}"),

@@ -124,10 +124,16 @@ mod tests {
     #[test]
     fn what_is_done_behind_the_first_that_is_not_is_taken_once() {
         let mut loaded = Loaded::after(0);
-        (1..=9).for_each(|position| loaded.add(&stored(position, 1)));
-        [2, 3, 5, 8, 9].into_iter().for_each(|position| loaded.done(position));
+        for position in 1..=9 {
+            loaded.add(&stored(position, 1));
+        }
+        for position in [2, 3, 5, 8, 9] {
+            loaded.done(position);
+        }
         assert_eq!(loaded.take_ahead(), [(2, 3), (5, 5), (8, 9)]);
-        [4, 6].into_iter().for_each(|position| loaded.done(position));
+        for position in [4, 6] {
+            loaded.done(position);
+        }
         assert_eq!(loaded.take_ahead(), [(4, 4), (6, 6)]);
         assert_eq!((loaded.take_ahead(), loaded.done_through()), (vec![], 0));
         loaded.done(1);

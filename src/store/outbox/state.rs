@@ -188,7 +188,7 @@ impl Start {
                 let path = path.display();
                 log::warn!(
                     event = "forward.shortened", database:% = path, table:% = table, position = position, last = last;
-                    "database {path}: table {table}: it was cut after row {last}, and row {named} was read already: rows after {last} are new ones"
+                    "database {path}: table {table}: it was cut after row {last}, and row {named} was read already: rows after {last} are taken for new ones"
                 );
                 (position, named, history) = (position.min(last), last, history.through(last));
             }

@@ -189,6 +189,30 @@ fn a_restored_database_with_a_state_file_doubles_no_row() {
 }
 
 #[test]
+fn a_database_that_was_restored_from_long_ago_loses_no_new_row() {
+    let folder = Folder::new(TABLE);
+    let options = OutboxOptions { state: Some(folder.0.path().join("state.db")), ..folder.options() };
+    let add = |rows: u64| {
+        folder.run(&format!(
+            "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+             INSERT INTO outbox(subject, payload) SELECT 'a', hex(randomblob(8)) FROM n"
+        ));
+    };
+    add(200);
+    let mut outbox = Outbox::open(&options).expect("opens");
+    assert_eq!(forward(&mut outbox).len(), 200);
+    let backup = folder.0.path().join("backup");
+    std::fs::copy(folder.options().path, &backup).expect("copies");
+    add(300);
+    assert_eq!(forward(&mut outbox).len(), 300);
+    drop(outbox);
+    std::fs::copy(&backup, folder.options().path).expect("copies");
+    add(20);
+    let sent = forward(&mut Outbox::open(&options).expect("opens"));
+    assert!(sent.ends_with(&(201..=220).collect::<Vec<_>>()) && sent.len() < 120, "{sent:?}");
+}
+
+#[test]
 fn a_position_that_was_restored_is_not_overwritten() {
     let folder = Folder::new(TABLE);
     folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1), ('a', 2), ('a', 3)");

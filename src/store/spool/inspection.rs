@@ -103,10 +103,7 @@ impl SpoolInspection {
             return Ok(Err(error));
         }
         // No connection uses the file any more.
-        let pages = match Pages::open(path) {
-            Ok(pages) => pages,
-            Err(_) => return Ok(Err(error)),
-        };
+        let Ok(pages) = Pages::open(path) else { return Ok(Err(error)) };
         for place in pages.rows(|row| line(part, 0, row).is_some()) {
             if ids.binary_search(&place.rowid).is_ok() {
                 continue;

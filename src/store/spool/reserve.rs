@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::file::log_of;
-use crate::error::DatabaseFault;
 use crate::store::beside;
 
 /// Its size, at most and at least.
@@ -21,7 +20,7 @@ const SMALLEST: u64 = 128 << 10;
 /// It takes at most such a part of the room that is free.
 const PART: u64 = 3;
 
-/// What a commit needs besides its events.
+/// What a commit needs besides its events, and an open spool for the index of its log.
 const COMMIT: u64 = 64 << 10;
 
 /// How it is written. Some file systems keep zeros without taking room.
@@ -35,11 +34,7 @@ pub(super) struct Reserve {
     permissions: u32,
     /// It was removed, because there was no other room.
     released: AtomicBool,
-}
-
-/// Whether this is what a full disk may lead to.
-pub(super) fn may_help(fault: DatabaseFault) -> bool {
-    matches!(fault, DatabaseFault::Full | DatabaseFault::Io | DatabaseFault::Unwritable | DatabaseFault::Other)
+    has_said: AtomicBool,
 }
 
 /// Where the room for this spool is kept.
@@ -49,7 +44,13 @@ pub(in crate::store) fn reserve_path(spool: &Path) -> PathBuf {
 
 impl Reserve {
     pub(super) fn beside(spool: &Path, permissions: u32) -> Self {
-        Self { path: reserve_path(spool), log: log_of(spool), permissions, released: AtomicBool::new(false) }
+        Self {
+            path: reserve_path(spool),
+            log: log_of(spool),
+            permissions,
+            released: AtomicBool::default(),
+            has_said: AtomicBool::default(),
+        }
     }
 
     /// Makes it, if it is missing and there is enough room. Returns whether it is there.
@@ -66,9 +67,10 @@ impl Reserve {
         let removed = std::fs::remove_file(&self.path).is_ok();
         if removed {
             self.released.store(true, Ordering::Relaxed);
-            let spool = self.path.display();
-            log::warn!(
-                event = "spool.disk_full", reserve:% = spool;
+            let (spool, was_said) = (self.path.display(), self.has_said.swap(true, Ordering::Relaxed));
+            let level = if was_said { log::Level::Debug } else { log::Level::Warn };
+            log::log!(
+                level, event = "spool.disk_full", reserve:% = spool;
                 "{spool}: removed, to have room for forwarding on a full disk; until it can be made again, nothing is recorded"
             );
         }
@@ -78,6 +80,11 @@ impl Reserve {
     /// Whether it was removed and could not be made again.
     pub(super) fn is_released(&self) -> bool {
         self.released.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is too little room to open a spool.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.free() < COMMIT
     }
 
     /// Whether so many bytes of events can be committed, and what is in the log can be copied into the file after that.

@@ -2,7 +2,8 @@
 //!
 //! The server may have stored an event that was given up, so that it is sent under its own number again, if the database can tell from it
 //! whether it has the event. It can if no number of the same name that is [`WIDTH`] higher, or more, was ever sent. If it cannot, but the
-//! event is certain to be nowhere, it gets another number. The rest stays, unless the caller accepts that it may be stored twice.
+//! event is certain to be nowhere, it gets another number: copies of the spool give it the same. The rest stays, unless the caller accepts
+//! that it may be stored twice. So do the dead letters of the last start in a copy: the original may have sent them under their numbers.
 
 use data_encoding::BASE32_NOPAD;
 use rusqlite::{Connection, params};
@@ -45,6 +46,11 @@ impl Letter {
         (through != UNKNOWN && behind >= 0 && behind.unsigned_abs() < WIDTH).then_some(position)
     }
 
+    /// Whether it is stored nowhere, and no copy of the spool sends it under its own number.
+    fn is_nowhere(&self) -> bool {
+        !self.may_be_stored && self.range.is_some_and(|(_, through)| through != UNKNOWN)
+    }
+
     /// A name for it alone. Copies of the spool give it the same.
     fn new_name(&self) -> String {
         let digest = Sha256::digest(format!("{}-{}", self.name, self.number));
@@ -71,7 +77,7 @@ impl Spool {
                         done.same += 1;
                         position.unsigned_abs()
                     }
-                    None if all || !letter.may_be_stored => {
+                    None if all || letter.is_nowhere() => {
                         done.renumbered += 1;
                         last += 1;
                         let sql = "INSERT INTO catchment_spool_names(first, name, started_us, through) VALUES (?1, ?2, ?3, ?1)";
