@@ -5,7 +5,7 @@
 //! made again: what is removed from the spool has the room. And nothing is recorded if the log could not be copied into the spool any more.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,7 +55,9 @@ impl Reserve {
 
     /// Makes it, if it is missing and there is enough room. Returns whether it is there.
     pub(super) fn keep(&self) -> bool {
-        let is_there = self.path.exists() || self.make();
+        // A process that was killed while it made one has left a part.
+        let is_whole = std::fs::metadata(&self.path).is_ok_and(|file| file.len() >= SMALLEST);
+        let is_there = is_whole || self.make();
         if is_there {
             self.released.store(false, Ordering::Relaxed);
         }
@@ -104,16 +106,13 @@ impl Reserve {
         if size < SMALLEST {
             return false;
         }
-        match self.write(size) {
-            Ok(()) => true,
-            Err(error) => {
-                if error.kind() != ErrorKind::AlreadyExists {
-                    log::debug!("{}: cannot be written: {error}", self.path.display());
-                    let _ = std::fs::remove_file(&self.path);
-                }
-                false
-            }
+        let _ = std::fs::remove_file(&self.path);
+        let written = self.write(size);
+        if let Err(error) = &written {
+            log::debug!("{}: cannot be written: {error}", self.path.display());
+            let _ = std::fs::remove_file(&self.path);
         }
+        written.is_ok()
     }
 
     fn write(&self, size: u64) -> std::io::Result<()> {
@@ -141,5 +140,8 @@ mod tests {
         assert_eq!(std::fs::metadata(reserve_path(&spool)).expect("is there").len(), LARGEST);
         assert!(reserve.release() && reserve.is_released() && !reserve_path(&spool).exists());
         assert!(reserve.keep() && !reserve.is_released());
+        std::fs::write(reserve_path(&spool), "a part").expect("writes");
+        assert!(reserve.keep());
+        assert_eq!(std::fs::metadata(reserve_path(&spool)).expect("is there").len(), LARGEST);
     }
 }
