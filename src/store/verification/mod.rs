@@ -4,7 +4,6 @@
 //! moment, and a collector can go on: no transaction stays open while the stream is read. The rows of table `events` are read again when
 //! their message is compared.
 
-mod insert_statement;
 mod position_index;
 mod route_targets;
 mod row_difference;
