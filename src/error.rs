@@ -93,11 +93,14 @@ pub enum Error {
         source: Option<Cause>,
     },
 
-    /// A collector or a grouped direct recorder uses this database already.
-    #[error("database {}: {holder} uses it already; {}", path.display(), if *is_own { SHARED } else { LOCKED })]
+    /// Another one uses this file already: a collector or a grouped direct recorder the database, a recorder the spool, or `catchment forward`
+    /// the table.
+    #[error("{what} {}: {holder} uses it already; {}", path.display(), way_out(what, *is_own))]
     #[non_exhaustive]
     Locked {
-        /// The database file.
+        /// What it is: `database`, `spool` or `outbox`.
+        what: &'static str,
+        /// The file.
         path: PathBuf,
         /// Who uses it: `process 4711`, or `this process`.
         holder: String,
@@ -205,7 +208,20 @@ pub enum DatabaseFault {
 
 const LOCKED: &str = "stop that one, or give this one another database.path";
 const SHARED: &str = "share the recorder or collector that you have, or give this one another database.path";
+const SPOOL_LOCKED: &str = "stop that one, or give this one another file";
+const SPOOL_SHARED: &str = "share the recorder that you have, or give this one another file";
 const NO_THREAD: &str = "raise the limit of processes (ulimit -u, TasksMax of a service, pids of a container)";
+
+/// What to do about a file that is in use.
+fn way_out(what: &str, is_own: bool) -> &'static str {
+    match (what, is_own) {
+        ("spool", true) => SPOOL_SHARED,
+        ("spool", false) => SPOOL_LOCKED,
+        ("outbox", _) => "stop that one",
+        (_, true) => SHARED,
+        (_, false) => LOCKED,
+    }
+}
 
 impl Error {
     /// What to do about it, where that is known. The message contains it too.
@@ -216,7 +232,7 @@ impl Error {
             | Self::Broker { remedy, .. }
             | Self::Database { remedy, .. }
             | Self::Migration { remedy, .. } => remedy.as_deref(),
-            Self::Locked { is_own, .. } => Some(if *is_own { SHARED } else { LOCKED }),
+            Self::Locked { what, is_own, .. } => Some(way_out(what, *is_own)),
             Self::Thread { .. } => Some(NO_THREAD),
             Self::File { .. }
             | Self::Panicked { .. }
@@ -249,8 +265,8 @@ impl Error {
                 remedy: remedy.clone(),
                 source: None,
             },
-            Self::Locked { path, holder, is_own } => {
-                Self::Locked { path: path.clone(), holder: holder.clone(), is_own: *is_own }
+            Self::Locked { what, path, holder, is_own } => {
+                Self::Locked { what, path: path.clone(), holder: holder.clone(), is_own: *is_own }
             }
             Self::Thread { name, source } => {
                 let described = || std::io::Error::new(source.kind(), source.to_string());

@@ -41,6 +41,9 @@ const STOP: Duration = Duration::from_secs(5);
 /// there. Rows with a value in column stream are not sent: a collector has stored them from a stream. A row that no stream takes, while others
 /// are stored, is given up after --give-up-after. It stays in its table, and table catchment_forward_dead_letters has the reason.
 ///
+/// A row goes to the stream that takes its subject. With --stream the server refuses rows that another stream would take; the events then have the
+/// header Nats-Expected-Stream. broker.stream of the settings is not used.
+///
 /// Without --once it runs until SIGINT or SIGTERM, also while the broker is away, and its exit status is 0 then.
 #[derive(Args)]
 #[allow(clippy::struct_excessive_bools, reason = "flags")]
@@ -75,7 +78,8 @@ pub struct Forward {
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration)]
     poll: Duration,
 
-    /// How long a row that the server refuses is sent again, while the stream stores others
+    /// How long a row that the server refuses is sent again, while the stream stores others. The time counts from the first refusal, in an
+    /// earlier run too
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     give_up_after: Duration,
 
@@ -122,7 +126,8 @@ impl Forward {
         };
         let patience = config.broker.timeout.max(LEAST_PATIENCE);
         let (outbox, broker, poll, give_up_after) = (options.clone(), config.broker, self.poll, self.give_up_after);
-        let config = TableForwardingConfig { outbox, broker, identity, give_up_after, poll };
+        let expected_stream = self.broker.stream().map(str::to_owned);
+        let config = TableForwardingConfig { outbox, broker, expected_stream, identity, give_up_after, poll };
         let forwarding = TableForwarding::start(config)?;
         let manager = ServiceManager::of_environment();
         manager.ready();

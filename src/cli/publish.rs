@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::config::Mode;
 use crate::error::Error;
 use crate::hint;
-use crate::record::{FailureReason, Identity, Overflow, RecordError};
+use crate::record::{FailureReason, Identity, Overflow, RecordError, expected_stream};
 use crate::subject::Filter;
 use crate::{Config, Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 use clap::{Args, ValueEnum};
@@ -30,9 +30,6 @@ use super::{committed, starting};
 
 /// The largest payload that is generated. A server accepts 64 MiB at most.
 const LARGEST: u64 = 64 << 20;
-
-/// The header that names the only stream which may store an event: <https://docs.nats.io/nats-concepts/jetstream/headers>.
-const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
 
 /// The shortest time without any answer after which it gives up. That no stream takes an event is certain only after some attempts.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -115,7 +112,7 @@ impl Publish {
         self.refuse_query(&config)?;
         // With this header the server stores an event only in that stream.
         let named = self.broker.stream().filter(|_| config.broker.mode == Mode::Jetstream);
-        headers.extend(named.map(|stream| (EXPECTED_STREAM.to_owned(), stream.to_owned())));
+        headers.extend(named.map(|stream| (expected_stream::HEADER.to_owned(), stream.to_owned())));
         let signals = Signals::catch()?;
         let began = Instant::now();
         let (mut report, mut took) = (PublishReport::new(&config).expecting(named), None);

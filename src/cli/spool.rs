@@ -12,7 +12,7 @@ use indicatif::HumanCount;
 
 use crate::config::DatabaseConfig;
 use crate::store::event_line;
-use crate::store::{Lock, Spool as SpoolFile, SpoolInspection, SpoolPart, SpoolTotals};
+use crate::store::{Lock, RetriedLetters, Spool as SpoolFile, SpoolInspection, SpoolPart, SpoolTotals};
 
 use super::figures;
 use super::output::Output;
@@ -127,11 +127,10 @@ struct Export {
 
 impl Export {
     fn run(&self) -> anyhow::Result<()> {
-        let spool = SpoolInspection::open(&self.file)?;
         let part = if self.dead_letters { SpoolPart::DeadLetters } else { SpoolPart::Waiting };
         let mut output = Output::new();
         let mut count = 0_u64;
-        let read = spool.each(part, |event| -> std::io::Result<()> {
+        let read = SpoolInspection::each(&self.file, part, |event| -> std::io::Result<()> {
             let line =
                 event_line::line(event.id, &event.subject, event.recorded_us, event.headers.as_deref(), &event.payload);
             let mut line = serde_json::to_string(&line)?;
@@ -151,12 +150,20 @@ impl Export {
 ///
 /// Make the stream that they lack first. No program may use the spool meanwhile. The next start of the program, or spool drain, forwards
 /// them.
+///
+/// A dead letter is sent under its own number, so that the database recognises it if the stream has stored it after all. It cannot do so once
+/// the program has recorded 65,536 further events in the same start. Then an event that is certain to be nowhere gets another number; the others
+/// stay, and the exit status is 1.
 #[derive(Args)]
 struct Retry {
     /// The spool
     file: PathBuf,
 
-    /// Print JSON: {"retried"}
+    /// Put those back too that may be stored already and would not be recognised: such an event may be stored twice
+    #[arg(long)]
+    as_new: bool,
+
+    /// Print JSON: {"retried", "renumbered", "left"}; renumbered of those that were retried have another number
     #[arg(short, long)]
     json: bool,
 }
@@ -164,20 +171,38 @@ struct Retry {
 impl Retry {
     fn run(&self) -> anyhow::Result<()> {
         // Makes no spool where there is none.
-        drop(SpoolInspection::open(&self.file)?);
-        let _lock = Lock::take_spool(&self.file)?;
+        SpoolFile::must_exist(&self.file)?;
+        let lock = Lock::take_spool(&self.file)?;
         let config = DatabaseConfig { path: self.file.clone(), ..DatabaseConfig::default() };
-        let (spool, _) = SpoolFile::open(&config, |_| {})?;
+        let spool = match SpoolFile::open(&config, |_| {}) {
+            Ok((spool, _)) => spool,
+            Err(error) => {
+                lock.withdraw();
+                return Err(error.into());
+            }
+        };
         if let Some(moved_to) = spool.moved_to() {
             return Err(drain::damaged(moved_to));
         }
-        let retried = spool.retry_dead_letters()?;
+        let RetriedLetters { same, renumbered, left } = spool.retry_dead_letters(self.as_new)?;
         let mut output = Output::optional();
         if self.json {
-            writeln!(output, "{}", serde_json::json!({ "retried": retried }))?;
+            let line = serde_json::json!({ "retried": same + renumbered, "renumbered": renumbered, "left": left });
+            writeln!(output, "{line}")?;
         } else {
-            writeln!(output, "{} put back", counted(retried, "dead letter"))?;
+            let of_them = match renumbered {
+                0 => String::new(),
+                _ => format!(", {} of them under another number", HumanCount(renumbered)),
+            };
+            writeln!(output, "{} put back{of_them}", counted(same + renumbered, "dead letter"))?;
         }
-        Ok(output.flush()?)
+        output.flush()?;
+        anyhow::ensure!(
+            left == 0,
+            "{} left: the stream may have stored them, and the database would not recognise them, because too many later events were \
+             recorded; --as-new puts them back all the same",
+            counted(left, "dead letter")
+        );
+        Ok(())
     }
 }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, Mode, RouteConfig, Unmatched, validate_routes};
+use crate::config::{
+    BatchConfig, BrokerConfig, DatabaseConfig, Mode, RouteConfig, Unmatched, is_stream_name, validate_routes,
+};
 use crate::error::Error;
 use crate::event_id::Identity;
 
@@ -23,6 +25,10 @@ pub struct NatsRecorderConfig {
     /// The broker. `stream` and `subjects` are not used: the server gives an event to the stream whose subjects match it. With
     /// `mode` `core` there is no stream: see [`NatsRecorder`](super::NatsRecorder).
     pub broker: BrokerConfig,
+    /// The only stream that may store the events: they get the header `Nats-Expected-Stream`, and the server refuses those that another stream
+    /// takes ([`FailureReason::Refused`](super::FailureReason::Refused)). An event that is given back has the header. Default `None`: the
+    /// stream whose subjects match. Not used in mode `core`.
+    pub expected_stream: Option<String>,
     /// At most this many events are in the buffer, sent ones that are not confirmed included. Default 50,000.
     pub buffer_events: usize,
     /// At most this many bytes are in the buffer, sent events that are not confirmed included. Default 64 MiB.
@@ -59,6 +65,7 @@ impl Default for NatsRecorderConfig {
     fn default() -> Self {
         Self {
             broker: BrokerConfig::default(),
+            expected_stream: None,
             buffer_events: 50_000,
             buffer_bytes: 64 << 20,
             overflow: Overflow::Block(BLOCK),
@@ -95,6 +102,9 @@ impl NatsRecorderConfig {
     pub fn validate(&self) -> Result<(), Error> {
         self.broker.validate()?;
         self.overflow.must_not_drop()?;
+        if let Some(stream) = self.expected_stream.as_ref().filter(|stream| !is_stream_name(stream)) {
+            return Err(Error::config("expected_stream", format!("{stream:?} is not a valid stream name")));
+        }
         let limits = [
             ("buffer_events", self.buffer_events),
             ("buffer_bytes", self.buffer_bytes),
@@ -164,6 +174,9 @@ pub struct SpooledRecorderConfig {
     /// The broker, which need not be there. `stream` and `subjects` are not used: the server gives an event to the stream whose subjects
     /// match it. `mode` must be `jetstream`.
     pub broker: BrokerConfig,
+    /// The only stream that may store the events, as in [`NatsRecorderConfig::expected_stream`]. Those that another stream takes become dead
+    /// letters of the spool. Default `None`: the stream whose subjects match.
+    pub expected_stream: Option<String>,
     /// How an event that is sent twice is recognised. Default [`Identity::Both`]. [`Identity::Stream`] is refused: after an outage, a
     /// stream alone does not recognise it.
     pub identity: Identity,
@@ -175,8 +188,8 @@ pub struct SpooledRecorderConfig {
     /// What to do when the spool is full. Default: block for 5 s.
     pub overflow: Overflow,
     /// How long an event that the server refuses is sent again, while the stream stores others: no stream takes its subject, the user may
-    /// not publish on it, or the stream refuses it. Then it becomes a dead letter of the spool. A larger event than the server accepts
-    /// becomes one at once. Default 30 s.
+    /// not publish on it, or the stream refuses it. Then it becomes a dead letter of the spool. The time counts from the first refusal, which is
+    /// noted in the spool, in an earlier start too. A larger event than the server accepts becomes one at once. Default 30 s.
     pub give_up_after: Duration,
     /// The limits of one transaction. Memory holds three such batches.
     pub batch: BatchConfig,
@@ -194,6 +207,7 @@ impl Default for SpooledRecorderConfig {
             path: "spool.db".into(),
             permissions,
             broker,
+            expected_stream: None,
             identity,
             max_events: 10_000_000,
             max_bytes: 1 << 30,
@@ -248,6 +262,7 @@ impl SpooledRecorderConfig {
     pub(super) fn publishing(&self) -> NatsRecorderConfig {
         NatsRecorderConfig {
             broker: self.broker.clone(),
+            expected_stream: self.expected_stream.clone(),
             identity: self.identity,
             window: self.window,
             window_bytes: self.window_bytes,
@@ -334,6 +349,8 @@ mod tests {
             refused(|config| config.window = 0),
             refused(|config| config.window_bytes = 0),
         ];
+        let said_of_stream = refused(|config| config.expected_stream = Some("a.b".into()));
+        assert_eq!(said_of_stream, "configuration: expected_stream: \"a.b\" is not a valid stream name");
         let keys = ["buffer_events", "buffer_bytes", "window", "window_bytes"];
         assert_eq!(said, keys.map(|key| format!("configuration: {key}: is 0; must be at least 1")));
     }

@@ -4,7 +4,9 @@ mod forward_store;
 mod forwarder;
 mod loaded;
 mod progress;
+mod refused_events;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ use crate::broker::{Cluster, KnownStreams};
 use crate::error::Error;
 use crate::event_id::{EventIds, NameRange};
 use crate::pipeline::{Condition, Signal, ThreadGroup};
+use crate::store::FirstRefusal;
 pub(super) use forward_store::ForwardStore;
 use forwarder::Forwarder;
 pub(super) use progress::ForwardProgress;
@@ -29,6 +32,8 @@ pub(super) struct ForwardOptions {
     pub(super) config: NatsRecorderConfig,
     /// The names of the events.
     pub(super) names: Vec<NameRange>,
+    /// Those that the server refused in earlier starts.
+    pub(super) refused: HashMap<u64, FirstRefusal>,
     /// The events after this position are forwarded.
     pub(super) after: u64,
     /// How long an event that the server refuses is sent again, while others are stored.
@@ -64,7 +69,8 @@ impl Forwarding {
         store: impl ForwardStore,
         outcomes: Option<Arc<StreamOutcomes>>,
     ) -> Result<Self, Error> {
-        let ForwardOptions { config, names, after, patience, poll, of_file, of_broker } = options;
+        let ForwardOptions { config, names, refused, after, patience, poll, of_file, of_broker } = options;
+        let expected_stream = config.expected_stream.clone();
         let cluster = Arc::new(Cluster::new(&config.broker)?);
         let known_streams = Arc::new(KnownStreams::new(&config.broker, config.identity));
         let bounds = Bounds {
@@ -100,7 +106,9 @@ impl Forwarding {
             sender.run(None);
             Ok(())
         })?;
-        let forwarder = Forwarder::new(store, after, queue, (results, woken), progress, outcomes, of_file, poll);
+        let mut forwarder = Forwarder::new(store, after, queue, (results, woken), progress, of_file);
+        (forwarder.refused_before, forwarder.expected_stream) = (refused, expected_stream);
+        (forwarder.outcomes, forwarder.poll) = (outcomes, poll);
         forwarding.forwarder.spawn("catchment-forwarder", move || forwarder.run(&forwarder_stop))?;
         Ok(forwarding)
     }

@@ -9,6 +9,7 @@ mod counts;
 mod direct_recorder;
 mod errors;
 mod event_sender;
+pub(crate) mod expected_stream;
 mod failures;
 mod forwarding;
 mod grouped_commits;

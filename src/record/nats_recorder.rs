@@ -8,7 +8,7 @@ use super::recorder::Sealed;
 use super::send_queue::{Bounds, SendQueue};
 use super::{
     FailureReason, FlushError, NatsRecorderConfig, Overflow, Receipt, ReceiptKind, RecordError, Recorder,
-    RecorderCounters,
+    RecorderCounters, expected_stream,
 };
 use crate::broker::{Cluster, KnownStreams, Publisher};
 use crate::config::Mode;
@@ -52,6 +52,7 @@ pub struct NatsRecorder {
     queue: Arc<SendQueue>,
     overflow: Overflow,
     mode: Mode,
+    expected_stream: Option<String>,
     thread_group: ThreadGroup,
     stop: Signal,
     condition: Condition,
@@ -119,6 +120,7 @@ impl NatsRecorder {
         let queue = Arc::new(SendQueue::new(bounds, max_payload));
         let mut thread_group = ThreadGroup::new(stop.clone());
         let overflow = config.overflow;
+        let expected_stream = config.expected_stream.clone().filter(|_| mode == Mode::Jetstream);
         let sender =
             EventSender::new(config, cluster, known_streams, Arc::clone(&queue), stop.clone(), condition.clone())
                 .expecting(expects_stream);
@@ -126,7 +128,7 @@ impl NatsRecorder {
             sender.run(publisher);
             Ok(())
         })?;
-        Ok(Self { queue, overflow, mode, thread_group, stop, condition })
+        Ok(Self { queue, overflow, mode, expected_stream, thread_group, stop, condition })
     }
 
     /// Counters of all events by their outcome. They can be read after [`Recorder::close`] too, and after the recorder was dropped. Does
@@ -164,6 +166,11 @@ impl Recorder for NatsRecorder {
         if let Err(invalid) = event.validate() {
             return Err(RecordError::new(event, FailureReason::Invalid(invalid)));
         }
+        let event = match self.expected_stream.as_ref().map(|stream| expected_stream::set(event.clone(), stream)) {
+            None => event,
+            Some(Ok(event)) => event,
+            Some(Err(why)) => return Err(RecordError::new(event, FailureReason::Refused(why))),
+        };
         let entry = self.queue.enqueue(event, self.overflow)?;
         let kind = match self.mode {
             Mode::Jetstream => ReceiptKind::StoredByStream,

@@ -12,8 +12,8 @@ mod stored;
 mod unconfirmed;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -21,10 +21,10 @@ use parking_lot::{Condvar, Mutex};
 
 use entry::PendingEvent;
 pub(super) use entry::{Entry, Outcome};
-pub(super) use state::{Bounds, Settled};
+pub(super) use state::{Bounds, Report, Settled};
 use state::{State, unlock_and_log};
 
-use super::{Destination, FailureReason, Overflow, RecordError, RecordMetadata, RecorderCounts};
+use super::{Destination, FailureReason, Overflow, RecordError, RecordMetadata, RecorderCounts, expected_stream};
 use crate::broker::{Acknowledgement, Denial, PublishResult, Rejection, wire_size};
 use crate::deadline;
 use crate::event::Event;
@@ -105,12 +105,7 @@ impl SendQueue {
     fn insert(&self, state: &mut State, number: u64, event: Event) -> Arc<Entry> {
         state.next = number + 1;
         state.bytes += event.size();
-        let entry = Arc::new(Entry {
-            event: Arc::new(event),
-            outcome: OnceLock::new(),
-            receipt_dropped: AtomicBool::new(false),
-            reported: AtomicBool::new(false),
-        });
+        let entry = Arc::new(Entry::new(event));
         state.pending.insert(number, PendingEvent::new(Arc::clone(&entry)));
         if std::mem::take(&mut state.is_idle) {
             self.has_events.notify_one();
@@ -186,7 +181,10 @@ impl SendQueue {
                     continue;
                 }
                 Err(Rejection::NoStream) => Outcome::Failed(pending.failure_reason(FailureReason::NoStream)),
-                Err(Rejection::ByServer(what)) => Outcome::Failed(pending.failure_reason(FailureReason::Refused(what))),
+                Err(Rejection::ByServer(what)) => {
+                    let what = expected_stream::explained(what, &pending.entry.event);
+                    Outcome::Failed(pending.failure_reason(FailureReason::Refused(what)))
+                }
             };
             answered += size;
             state.settle(number, outcome);

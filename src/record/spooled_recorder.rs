@@ -17,7 +17,7 @@ use crate::deadline;
 use crate::error::Error;
 use crate::event::{self, Event};
 use crate::pipeline::{Batch, Committed, Condition, Epoch, Health, Problem, Refusal, Settings, Sink};
-use crate::store::{Lock, Spool, SpoolChange, SpoolLimits, SpoolReader, SpoolSink, StoredEvent};
+use crate::store::{GivenUp, Lock, Spool, SpoolChange, SpoolLimits, SpoolReader, SpoolSink, SpoolTotals, StoredEvent};
 
 /// How long dropping a recorder may go on committing.
 const DROP_PATIENCE: Duration = Duration::from_secs(5);
@@ -66,6 +66,8 @@ pub struct SpooledRecorder {
     conditions: [Condition; 3],
     /// Where the damaged spool is that was at this place.
     moved_to: Option<PathBuf>,
+    /// What was in the spool when it was opened.
+    found: SpoolTotals,
     is_closed: AtomicBool,
 }
 
@@ -111,8 +113,16 @@ impl ForwardStore for SpoolStore {
         self.spool.remove_through(position)
     }
 
-    fn give_up(&mut self, events: &[(u64, String)]) -> Result<(), Problem> {
+    fn done_ahead(&mut self, ranges: &[(u64, u64)]) -> Result<(), Problem> {
+        self.spool.remove(ranges)
+    }
+
+    fn give_up(&mut self, events: &[GivenUp]) -> Result<(), Problem> {
         self.spool.give_up(events)
+    }
+
+    fn note_refused(&mut self, positions: &[u64], others_stored: bool) -> Result<(), Problem> {
+        self.spool.note_refused(positions, others_stored)
     }
 
     fn tidy(&mut self) -> Result<bool, Problem> {
@@ -185,6 +195,7 @@ impl SpooledRecorder {
         let options = ForwardOptions {
             config: config.publishing(),
             names: spool.names(),
+            refused: spool.refusals()?,
             after: 0,
             patience: config.give_up_after,
             poll: None,
@@ -201,12 +212,38 @@ impl SpooledRecorder {
         let conditions = [of_room, of_file, of_broker];
         let (first, overflow, moved_to) = (spool.first(), config.overflow, spool.moved_to().map(Path::to_owned));
         let is_closed = AtomicBool::new(false);
-        Ok(Self { commits, forwarding, room, outcomes, overflow, first, conditions, moved_to, is_closed })
+        Ok(Self {
+            commits,
+            forwarding,
+            room,
+            outcomes,
+            overflow,
+            first,
+            conditions,
+            moved_to,
+            found: totals,
+            is_closed,
+        })
     }
 
     /// Where the damaged spool is that was at this place when it was opened.
     pub(crate) fn moved_to(&self) -> Option<&Path> {
         self.moved_to.as_deref()
+    }
+
+    /// What was in the spool when it was opened.
+    pub(crate) fn found(&self) -> SpoolTotals {
+        self.found
+    }
+
+    /// Whether the server has answered on the present connection.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.forwarding.queue().is_answered()
+    }
+
+    /// Whether the server refuses the last event at the moment.
+    pub(crate) fn is_last_refused(&self) -> bool {
+        self.forwarding.queue().is_refused(self.first + self.commits.queue().last_number() - 1)
     }
 
     /// What is in the spool, and what became of the rest. Does not block.

@@ -1,5 +1,6 @@
 //! Forwards the rows of a table to a stream.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::forwarding::{ForwardOptions, ForwardStore, Forwarding};
@@ -8,12 +9,14 @@ use crate::config::{BrokerConfig, Mode};
 use crate::deadline;
 use crate::error::Error;
 use crate::pipeline::{Condition, Health, Problem};
-use crate::store::{Outbox, OutboxOptions, StoredEvent};
+use crate::store::{GivenUp, Outbox, OutboxOptions, StoredEvent};
 
 /// What to forward, and how.
 pub(crate) struct TableForwardingConfig {
     pub(crate) outbox: OutboxOptions,
     pub(crate) broker: BrokerConfig,
+    /// The only stream that may store the rows.
+    pub(crate) expected_stream: Option<String>,
     pub(crate) identity: Identity,
     /// How long a row that the server refuses is sent again, while others are stored.
     pub(crate) give_up_after: Duration,
@@ -37,8 +40,16 @@ impl ForwardStore for Outbox {
         Outbox::done_through(self, position)
     }
 
-    fn give_up(&mut self, events: &[(u64, String)]) -> Result<(), Problem> {
+    fn give_up(&mut self, events: &[GivenUp]) -> Result<(), Problem> {
         Outbox::give_up(self, events)
+    }
+
+    fn note_refused(&mut self, positions: &[u64], others_stored: bool) -> Result<(), Problem> {
+        Outbox::note_refused(self, positions, others_stored)
+    }
+
+    fn changed(&mut self, positions: &BTreeSet<u64>) -> Result<Vec<(u64, Option<StoredEvent>)>, Problem> {
+        Outbox::changed(self, positions)
     }
 
     fn tidy(&mut self) -> Result<bool, Problem> {
@@ -57,19 +68,20 @@ impl TableForwarding {
     ///
     /// [`Error::Config`], [`Error::Database`], [`Error::Locked`] or [`Error::Thread`].
     pub(crate) fn start(config: TableForwardingConfig) -> Result<Self, Error> {
-        let TableForwardingConfig { outbox, broker, identity, give_up_after: patience, poll } = config;
+        let TableForwardingConfig { outbox, broker, expected_stream, identity, give_up_after: patience, poll } = config;
         if broker.mode == Mode::Core {
             let error = Error::config("broker.mode", "is core: only a stream tells that it has stored an event");
             return Err(error.with_remedy("set it to jetstream"));
         }
         let outbox = Outbox::open(&outbox)?;
         let mut publishing = NatsRecorderConfig::new(broker);
-        publishing.identity = identity;
+        (publishing.identity, publishing.expected_stream) = (identity, expected_stream);
+        publishing.validate()?;
         let conditions = ["database", "broker"].map(Condition::new);
         let [of_file, of_broker] = conditions.clone();
-        let (names, after) = (outbox.names(), outbox.position());
+        let (names, refused, after) = (outbox.names(), outbox.refused(), outbox.position());
         let poll = Some(poll);
-        let options = ForwardOptions { config: publishing, names, after, patience, poll, of_file, of_broker };
+        let options = ForwardOptions { config: publishing, names, refused, after, patience, poll, of_file, of_broker };
         Ok(Self { forwarding: Forwarding::start(options, outbox, None)?, conditions })
     }
 

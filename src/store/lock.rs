@@ -22,6 +22,7 @@ use super::beside;
 use super::database_file::{must_be_a_file, must_have_one_name, must_not_be_foreign};
 use super::new_database::remove_if_unused;
 use super::reload_note::ReloadNote;
+use super::sqlite_error::of_spool;
 use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
 
@@ -153,7 +154,7 @@ impl Lock {
     pub fn take_spool(spool: &Path) -> Result<Self, Error> {
         match must_not_be_foreign(spool) {
             Err(Error::Database { fault: DatabaseFault::Corrupt, .. }) if Self::was_of_spool(spool) => {}
-            usable => usable?,
+            usable => usable.map_err(of_spool)?,
         }
         Self::take_unchecked(spool, StartPhase::Running, SPOOL)
     }
@@ -205,7 +206,8 @@ impl Lock {
                         continue;
                     }
                     let holder = if is_own { "this process".into() } else { name_in(&mut file) };
-                    return Err(Error::Locked { path: database.to_owned(), holder, is_own });
+                    let what = if third_line == SPOOL { "spool" } else { "database" };
+                    return Err(Error::Locked { what, path: database.to_owned(), holder, is_own });
                 }
                 Err(TryLockError::Error(source)) => return Err(unwritable(source)),
             }

@@ -98,8 +98,10 @@ pub use routes::route_counters::{RouteCounters, RouteStatus};
 pub use row_filter::RowFilter;
 pub use scheduled_backups::ScheduledBackups;
 pub use schema_copy::copy_schema;
-pub use spool::{Spool, SpoolChange, SpoolInspection, SpoolLimits, SpoolPart, SpoolReader, SpoolSink, SpoolTotals};
-pub use stored_event::StoredEvent;
+pub use spool::{
+    RetriedLetters, Spool, SpoolChange, SpoolInspection, SpoolLimits, SpoolPart, SpoolReader, SpoolSink, SpoolTotals,
+};
+pub use stored_event::{FirstRefusal, GivenUp, StoredEvent};
 pub use swap::{prepare_swap, swap, undo_interrupted_swap, undo_interrupted_transaction};
 pub use swap_loss::lost_by_swap;
 pub use verification::{Compared, CountedTable, Verification};

@@ -5,27 +5,31 @@
 //! row is sent, it is written down that it has this name. So a row that is sent again has the same name and number, and a row that was
 //! added after a backup was restored has a name that no other row had.
 
+mod history;
 mod rows;
 mod state;
+mod status;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::beside;
 use super::columns::now_us;
 use super::database_file::{DatabaseFile, must_exist, must_have_one_name};
 use super::lock::Lock;
 use super::sqlite_error::{database_error, fault, problem};
-use super::stored_event::StoredEvent;
+use super::stored_event::{FirstRefusal, GivenUp, StoredEvent};
 use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
 use crate::event_id::NameRange;
 use crate::pipeline::Problem;
-use rows::Rows;
+use history::{History, Known, Verdict};
+use rows::{Read, Rows};
 use state::Start;
+pub use status::OutboxStatus;
 
 /// How long to wait for another process that writes.
 const BUSY: Duration = Duration::from_secs(5);
@@ -46,23 +50,6 @@ pub struct OutboxOptions {
     pub deletes: bool,
 }
 
-/// How far a table is published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OutboxStatus {
-    /// All rows up to this id are in the stream, or given up.
-    pub position: u64,
-    /// Rows after it.
-    pub waiting: u64,
-    /// Rows that were forwarded.
-    pub forwarded: u64,
-    /// Rows that were given up.
-    pub given_up: u64,
-    /// Rows that appeared at or below the position, and are not forwarded, at least.
-    pub missed: u64,
-    /// When the oldest waiting row was made, in microseconds since 1970, if the table says it.
-    pub oldest_us: Option<i64>,
-}
-
 /// A table that is published. While it is open, no other process publishes it with the same state.
 #[derive(Debug)]
 pub struct Outbox {
@@ -81,16 +68,22 @@ pub struct Outbox {
     scanned: u64,
     /// The rows that were read in this run and are after the position.
     read: VecDeque<u64>,
-    /// Those of them that were given up.
-    given_up: HashSet<u64>,
+    /// Those of them that were given up, or deleted before they were sent.
+    unsent: HashSet<u64>,
     /// The row at the position, if it was forwarded: it is deleted once it is not the last.
     last_sent: Option<u64>,
-    /// A digest of the row at the position.
-    last_row: Option<String>,
+    /// By what the table is recognised.
+    history: History,
+    /// Rows that the server refused in earlier starts.
+    refused: HashMap<u64, FirstRefusal>,
     /// So many rows up to the position are known.
     passed: u64,
     /// The state of the source at the last look: <https://sqlite.org/pragma.html#pragma_data_version>.
     version: i64,
+    /// The source has changed since the last look for rows below the position, and for changed ones among those that are refused.
+    changed: (bool, bool),
+    /// Its schema at the last look.
+    schema: i64,
     /// When to look for rows below the position. `None`: they were said already.
     look_below: Option<Instant>,
     _lock: Lock,
@@ -118,13 +111,13 @@ impl Outbox {
         }
         let lock = Lock::take(&lock_name(holder, &options.table)).map_err(|error| match error {
             Error::Locked { holder: process, is_own, .. } => {
-                Error::Locked { path: holder.clone(), holder: process, is_own }
+                Error::Locked { what: "outbox", path: holder.clone(), holder: process, is_own }
             }
             error => error,
         })?;
         let state = match &options.state {
             Some(state) => {
-                let connection = connect_or_make(state).map_err(|e| database_error(state, e))?;
+                let connection = connect_or_make(state).map_err(|e| of_state(database_error(state, e)))?;
                 state::must_be_of(&connection, state, path, &options.table)?;
                 Some(connection)
             }
@@ -137,7 +130,8 @@ impl Outbox {
             if cannot_write { error.with_remedy("keep the position in another file: --state FILE") } else { error }
         })?;
         let version = data_version(&source).map_err(on_error)?;
-        let Start { names, position, named, passed, last_row, last_sent, missed } = start;
+        let Start { names, position, named, passed, history, refused, last_sent, missed } = start;
+        let schema = state::schema_version(&source).map_err(on_error)?;
         let (file, options) = (DatabaseFile::at(path), options.clone());
         let mut outbox = Self {
             options,
@@ -150,11 +144,14 @@ impl Outbox {
             named,
             scanned: position,
             read: VecDeque::new(),
-            given_up: HashSet::new(),
+            unsent: HashSet::new(),
             last_sent,
-            last_row,
+            history,
+            refused,
             passed,
             version,
+            changed: (false, false),
+            schema,
             look_below: Some(Instant::now() + LOOK_BELOW),
             _lock: lock,
         };
@@ -179,35 +176,26 @@ impl Outbox {
         &self.options.path
     }
 
+    /// The rows that the server refused in earlier starts.
+    pub(crate) fn refused(&self) -> HashMap<u64, FirstRefusal> {
+        self.refused.clone()
+    }
+
     /// The rows after this one that are events, in order: at most so many, and no more after so many bytes.
     pub fn after(&mut self, position: u64, events: usize, bytes: usize) -> Result<Vec<StoredEvent>, Problem> {
         self.must_be_the_same()?;
+        self.follow_schema()?;
         let after = position.max(self.scanned);
-        let read = self.rows.read(&self.source, after, events, bytes).map_err(|e| problem(&e))?;
-        if self.rows.last(&self.source).map_err(|e| problem(&e))? < self.named {
-            let detail = "its rows are numbered from the start again; keep the last row when you delete rows";
-            return Err(Problem { remedy: Some("start again: all its rows are forwarded".into()), ..conflict(detail) });
-        }
-        let version = data_version(&self.source).map_err(|e| problem(&e))?;
-        let is_changed = std::mem::replace(&mut self.version, version) != version;
-        if is_changed {
-            let at_position = self.rows.digest(&self.source, self.position).map_err(|e| problem(&e))?;
-            if state::is_another(self.last_row.as_deref(), at_position.as_deref()) {
-                let detail = format!("row {} is not the one that was forwarded", self.position);
-                return Err(Problem {
-                    remedy: Some("start again: all its rows are forwarded".into()),
-                    ..conflict(&detail)
-                });
-            }
-        }
+        let read = self.look(after, events, bytes)?;
         if read.events.is_empty() {
-            self.look_below(is_changed).map_err(|e| problem(&e))?;
+            self.look_below().map_err(|e| problem(&e))?;
         }
         if let Some(last) = read.events.last().map(|event| event.position)
             && last > self.named
         {
-            let sql = "UPDATE catchment_forward SET named = max(named, ?2) WHERE source = ?1";
-            self.execute(sql, params![self.options.table, last])?;
+            let sql = "UPDATE catchment_forward SET named = ?2 WHERE source = ?1 AND position = ?3 AND named = ?4";
+            let values = params![self.options.table, last, self.position, self.named];
+            must_be_ours(self.state().prepare_cached(sql).and_then(|mut statement| statement.execute(values)))?;
             self.named = last;
         }
         self.scanned = after.max(read.scanned);
@@ -215,54 +203,154 @@ impl Outbox {
         Ok(read.events)
     }
 
+    /// Reads rows, and looks whether the table is still the same, in one view of the database.
+    fn look(&mut self, after: u64, events: usize, bytes: usize) -> Result<Read, Problem> {
+        let on_error = |e: rusqlite::Error| problem(&e);
+        let transaction = Transaction::new_unchecked(&self.source, TransactionBehavior::Deferred).map_err(on_error)?;
+        // With columns that were added a moment ago, rows are read at the next look.
+        if state::schema_version(&transaction).map_err(on_error)? != self.schema {
+            return Ok(Read { events: Vec::new(), scanned: after });
+        }
+        let read = self.rows.read(&transaction, after, events, bytes).map_err(on_error)?;
+        let version = data_version(&transaction).map_err(on_error)?;
+        let is_changed = version != self.version;
+        let found = if is_changed {
+            let known = Known { position: self.position, named: self.named, is_same_schema: true };
+            self.history.verdict(&transaction, &self.rows, &known).map_err(on_error)?
+        } else {
+            Verdict::Same
+        };
+        let refreshed = match &found {
+            Verdict::Changed(ids) => self.history.clone().refreshed(&transaction, &self.rows, ids).map_err(on_error)?,
+            _ => self.history.clone(),
+        };
+        transaction.commit().map_err(on_error)?;
+        if is_changed {
+            let position = state::position(self.state(), &self.options.table).map_err(on_error)?;
+            must_be_ours(Ok(usize::from(position == Some((self.position, self.named)))))?;
+            (self.version, self.changed) = (version, (true, true));
+        }
+        match found {
+            Verdict::Same => Ok(read),
+            Verdict::Changed(ids) => {
+                state::log_changed(self.path(), &self.options.table, &ids);
+                self.last_sent = self.last_sent.filter(|id| !ids.contains(id));
+                self.history = refreshed;
+                Ok(read)
+            }
+            Verdict::Shortened(last) => {
+                let detail = format!(
+                    "table {} was cut after row {last}, and row {} was read already",
+                    self.options.table, self.named
+                );
+                Err(Problem {
+                    remedy: Some(format!("start again: rows after {last} are taken for new ones")),
+                    ..conflict(&detail)
+                })
+            }
+            Verdict::Restarted(why) => {
+                let detail = format!(
+                    "its rows are numbered from the start again: {why}; keep the last row when you delete rows"
+                );
+                Err(Problem { remedy: Some("start again: all its rows are forwarded".into()), ..conflict(&detail) })
+            }
+        }
+    }
+
+    /// Uses columns that were added, and says which are missing.
+    fn follow_schema(&mut self) -> Result<(), Problem> {
+        let schema = state::schema_version(&self.source).map_err(|e| problem(&e))?;
+        if schema != self.schema {
+            self.rows =
+                Rows::of(&self.options.path, &self.source, &self.options.table).map_err(|error| match error {
+                    Error::Database { fault, detail, remedy, .. } => Problem { fault, detail, remedy },
+                    other => Problem::new(DatabaseFault::Other, other.to_string()),
+                })?;
+            self.schema = schema;
+        }
+        Ok(())
+    }
+
+    /// Those of these rows, which were read before, as they are now, if the database has changed; `None` for one that is gone.
+    pub fn changed(&mut self, ids: &BTreeSet<u64>) -> Result<Vec<(u64, Option<StoredEvent>)>, Problem> {
+        /// If there are more, the cause is hardly in the rows.
+        const MOST: usize = 100;
+        let version = data_version(&self.source).map_err(|e| problem(&e))?;
+        if version == self.version && !std::mem::take(&mut self.changed.1) {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for id in ids.iter().take(MOST) {
+            let event = self.rows.at(&self.source, *id).map_err(|e| problem(&e))?;
+            if event.is_none() {
+                self.unsent.insert(*id);
+            }
+            found.push((*id, event));
+        }
+        Ok(found)
+    }
+
     /// Notes that all rows up to this one are in the stream, or given up.
     pub fn done_through(&mut self, position: u64) -> Result<(), Problem> {
         self.must_be_the_same()?;
         let done = self.read.partition_point(|id| *id <= position);
-        let sent: Vec<u64> = self.read.range(..done).copied().filter(|id| !self.given_up.contains(id)).collect();
-        let last_row = self.rows.digest(&self.source, position).map_err(|e| problem(&e))?;
-        let passed = self.mark(position, &sent, done as u64, last_row.as_deref()).map_err(|e| problem(&e))?;
-        (self.position, self.passed, self.last_row) = (position, passed, last_row);
+        let ids: Vec<u64> = self.read.range(..done).copied().collect();
+        let sent: Vec<u64> = ids.iter().copied().filter(|id| !self.unsent.contains(id)).collect();
+        let (passed, history) = self.mark(position, &sent, &ids)?;
+        (self.position, self.passed, self.history) = (position, passed, history);
         self.last_sent = sent.last().copied().filter(|last| *last == position);
         for id in self.read.drain(..done) {
-            self.given_up.remove(&id);
+            self.unsent.remove(&id);
         }
         Ok(())
     }
 
     /// Writes the position. Deletes the rows that were sent, and no others, in the same transaction; but not the one at the position, whose id
-    /// would be used again. Returns how many rows up to the position are known.
-    fn mark(&self, position: u64, sent: &[u64], done: u64, last_row: Option<&str>) -> rusqlite::Result<u64> {
+    /// would be used again. Returns how many rows up to the position are known, and by what the table is recognised.
+    fn mark(&self, position: u64, sent: &[u64], done: &[u64]) -> Result<(u64, History), Problem> {
+        let on_error = |e: rusqlite::Error| problem(&e);
         let table = &self.options.table;
-        let connection = self.state.as_ref().unwrap_or(&self.source);
-        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-        let mut passed = self.passed + done;
-        if self.options.deletes && self.state.is_none() {
-            for id in self.last_sent.iter().chain(sent).filter(|id| **id < position) {
-                passed = passed.saturating_sub(self.rows.delete(&transaction, *id)?);
+        let transaction = Transaction::new_unchecked(self.state(), TransactionBehavior::Immediate).map_err(on_error)?;
+        let sql = "UPDATE catchment_forward SET position = ?2, forwarded = forwarded + ?3
+                   WHERE source = ?1 AND position = ?4 AND named = ?5";
+        let values = params![table, position, sent.len() as u64, self.position, self.named];
+        must_be_ours(transaction.prepare_cached(sql).and_then(|mut statement| statement.execute(values)))?;
+        let write = || -> rusqlite::Result<(u64, History)> {
+            let mut passed = self.passed + done.len() as u64;
+            if self.options.deletes && self.state.is_none() {
+                for id in self.last_sent.iter().chain(sent).filter(|id| **id < position) {
+                    passed = passed.saturating_sub(self.rows.delete(&transaction, *id)?);
+                }
             }
-        }
-        let sql =
-            "UPDATE catchment_forward SET position = max(position, ?2), forwarded = forwarded + ?3 WHERE source = ?1";
-        transaction.prepare_cached(sql)?.execute(params![table, position, sent.len() as u64])?;
-        let sql = "UPDATE catchment_forward_checks SET passed = ?2, last_row = ?3 WHERE source = ?1";
-        transaction.prepare_cached(sql)?.execute(params![table, passed, last_row])?;
-        transaction.commit()?;
-        Ok(passed)
+            // Those that were deleted are left out.
+            let history = self.history.with(&self.source, &self.rows, done)?;
+            let sql = "UPDATE catchment_forward_checks SET passed = ?2 WHERE source = ?1";
+            transaction.prepare_cached(sql)?.execute(params![table, passed])?;
+            let sql = "UPDATE catchment_forward_history SET samples = ?2, schema_version = ?3 WHERE source = ?1";
+            transaction.prepare_cached(sql)?.execute(params![table, history.text(), self.schema])?;
+            let sql = "DELETE FROM catchment_forward_refusals WHERE source = ?1 AND id <= ?2";
+            transaction.prepare_cached(sql)?.execute(params![table, position])?;
+            Ok((passed, history))
+        };
+        let written = write().map_err(on_error)?;
+        transaction.commit().map_err(on_error)?;
+        Ok(written)
+    }
+
+    /// The connection to the position.
+    fn state(&self) -> &Connection {
+        self.state.as_ref().unwrap_or(&self.source)
     }
 
     /// Looks for rows that appeared below the position, from time to time, and says so once.
-    fn look_below(&mut self, is_changed: bool) -> rusqlite::Result<()> {
-        let Some(at) = self.look_below.filter(|_| is_changed) else { return Ok(()) };
+    fn look_below(&mut self) -> rusqlite::Result<()> {
         let began = Instant::now();
-        if began < at {
-            // A later look finds the change.
-            self.version -= 1;
-            return Ok(());
+        let is_due = self.look_below.is_some_and(|at| began >= at) && std::mem::take(&mut self.changed.0);
+        if is_due {
+            let below = self.rows.below(&self.source, self.position)?;
+            self.look_below = Some(Instant::now() + LOOK_BELOW.max(20 * began.elapsed()));
+            self.say_missed(below.saturating_sub(self.passed));
         }
-        let below = self.rows.below(&self.source, self.position)?;
-        self.look_below = Some(Instant::now() + LOOK_BELOW.max(20 * began.elapsed()));
-        self.say_missed(below.saturating_sub(self.passed));
         Ok(())
     }
 
@@ -279,12 +367,11 @@ impl Outbox {
     }
 
     /// Notes that these rows cannot be published, each for its reason. They stay in their table.
-    pub fn give_up(&mut self, rows: &[(u64, String)]) -> Result<(), Problem> {
-        let connection = self.state.as_ref().unwrap_or(&self.source);
+    pub fn give_up(&mut self, rows: &[GivenUp]) -> Result<(), Problem> {
         let given_up = || -> rusqlite::Result<()> {
-            let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+            let transaction = Transaction::new_unchecked(self.state(), TransactionBehavior::Immediate)?;
             let mut added = 0;
-            for (id, error) in rows {
+            for GivenUp { position: id, reason: error, .. } in rows {
                 let sql = "INSERT OR IGNORE INTO catchment_forward_dead_letters(source, id, error, given_up_us)
                            VALUES (?1, ?2, ?3, ?4)";
                 added += transaction.execute(sql, params![self.options.table, id, error, now_us()])?;
@@ -295,68 +382,48 @@ impl Outbox {
             Ok(())
         };
         given_up().map_err(|e| problem(&e))?;
-        self.given_up.extend(rows.iter().map(|(id, _)| *id));
+        self.unsent.extend(rows.iter().map(|row| row.position));
         Ok(())
     }
 
-    fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<(), Problem> {
-        let connection = self.state.as_ref().unwrap_or(&self.source);
-        connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map_err(|e| problem(&e))?;
-        Ok(())
+    /// Notes that these rows were refused for the first time now, and whether others were stored since the last call.
+    pub fn note_refused(&mut self, ids: &[u64], others_stored: bool) -> Result<(), Problem> {
+        let table = &self.options.table;
+        let note = || -> rusqlite::Result<()> {
+            let transaction = Transaction::new_unchecked(self.state(), TransactionBehavior::Immediate)?;
+            let sql = "INSERT OR REPLACE INTO catchment_forward_refusals(source, id, since_us, others_stored)
+                       VALUES (?1, ?2, ?3, 0)";
+            for id in ids {
+                transaction.prepare_cached(sql)?.execute(params![table, id, now_us()])?;
+            }
+            if others_stored {
+                let sql = "UPDATE catchment_forward_refusals SET others_stored = 1 WHERE source = ?";
+                transaction.execute(sql, [table])?;
+            }
+            transaction.commit()
+        };
+        note().map_err(|e| problem(&e))
     }
 
     fn must_be_the_same(&self) -> Result<(), Problem> {
         let detail = "the file was moved, removed or replaced while it was forwarded";
         if self.file.was_replaced() { Err(conflict(detail)) } else { Ok(()) }
     }
-
-    /// How far a table is published. Changes nothing, also while a process publishes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Database`]: there is no such table, or it lacks a column.
-    pub fn status(options: &OutboxOptions) -> Result<OutboxStatus, Error> {
-        let path = &options.path;
-        must_exist(path)?;
-        let on_error = |e| database_error(path, e);
-        let source = connect(path, false).map_err(on_error)?;
-        let rows = Rows::of(path, &source, &options.table)?;
-        let state = match options.state.as_ref().filter(|state| state.exists()) {
-            Some(state) => {
-                must_be_a_path(state)?;
-                let connection = connect(state, false).map_err(|e| database_error(state, e))?;
-                state::must_be_of(&connection, state, path, rows.table())?;
-                Some(connection)
-            }
-            None => None,
-        };
-        let of_state = if options.state.is_some() { state.as_ref() } else { Some(&source) };
-        let read = || -> rusqlite::Result<OutboxStatus> {
-            let (position, forwarded, given_up) = match of_state {
-                Some(state) if super::schema::has_table(state, "catchment_forward")? => {
-                    let sql = "SELECT position, forwarded, given_up FROM catchment_forward WHERE source = ?";
-                    let row = state.query_row(sql, [rows.table()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
-                    row.optional()?.unwrap_or_default()
-                }
-                _ => (0, 0, 0),
-            };
-            let waiting = rows.count(&source, position, i64::MAX.unsigned_abs())?;
-            let oldest_us = rows.read(&source, position, 1, 1)?.events.first().map(|event| event.recorded_us);
-            let oldest_us = oldest_us.filter(|_| rows.has_time());
-            let passed = match of_state {
-                Some(state) => state::passed(state, rows.table())?,
-                None => None,
-            };
-            let below = rows.below(&source, position)?;
-            let missed = if position == 0 { below } else { passed.map_or(0, |passed| below.saturating_sub(passed)) };
-            Ok(OutboxStatus { position, waiting, forwarded, given_up, missed, oldest_us })
-        };
-        read().map_err(on_error)
-    }
 }
 
 fn conflict(detail: &str) -> Problem {
     Problem::new(DatabaseFault::Conflict, detail)
+}
+
+/// Whether the position was changed, as this process left it: that of a restored database, for instance, is not to be overwritten.
+fn must_be_ours(changed: rusqlite::Result<usize>) -> Result<(), Problem> {
+    match changed.map_err(|e| problem(&e))? {
+        0 => {
+            let detail = "the position in it was changed while rows were forwarded: it was restored, or another program writes it";
+            Err(Problem { remedy: Some("start again".into()), ..conflict(detail) })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a name that SQLite would not take as a file.
@@ -366,6 +433,14 @@ fn must_be_a_path(state: &Path) -> Result<(), Error> {
         Error::config("state", detail)
             .with_remedy(format!("give a path (./{} for a file of this name)", state.display()))
     })
+}
+
+/// The error with a way out that fits a state file.
+fn of_state(error: Error) -> Error {
+    match &error {
+        Error::Database { fault: DatabaseFault::Corrupt, .. } => error.with_remedy("give --state another file"),
+        _ => error,
+    }
 }
 
 /// A number that differs once another connection has changed the database.

@@ -47,7 +47,7 @@ pub fn followed_path(database: &Path) -> PathBuf {
 /// [`Error::Locked`].
 pub fn must_not_be_in_use(file: &Path) -> Result<(), Error> {
     match Lock::holder(file)? {
-        Some(holder) => Err(Error::Locked { path: file.to_owned(), holder, is_own: false }),
+        Some(holder) => Err(Error::Locked { what: "database", path: file.to_owned(), holder, is_own: false }),
         None => Ok(()),
     }
 }

@@ -1,17 +1,24 @@
 //! A spool: a file that keeps events until they are in a stream.
 //!
 //! An event has a position in the file, and the name of the start that took it. Its number is its distance from the first event of that
-//! start. Positions of events that are in the file never change, so an event is sent again under the same name and number, also from a
-//! copy of the file. Each start draws a new name for new events, so no two events ever have the same name and number.
+//! start. Positions never change and are never used again, so an event is sent again under the same name and number, also from a copy of
+//! the file. Each start draws a new name for new events, so no two events ever have the same name and number.
 //!
 //! Events are inserted with `synchronous = FULL`: a commit is on the disk. They are removed with `NORMAL`: a power cut may bring some
 //! back, and they are sent again.
 
 mod file;
 mod inspection;
+mod pages;
 mod reader;
+mod refusals;
+mod reserve;
+mod retry;
 mod sink;
+mod starts;
+mod totals;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,38 +29,28 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 pub use inspection::{SpoolInspection, SpoolPart};
 pub use reader::SpoolReader;
+pub use retry::RetriedLetters;
 pub use sink::SpoolSink;
+pub use totals::SpoolTotals;
 
 use super::checkpointer::Checkpointer;
 use super::columns::now_us;
 use super::database_file::DatabaseFile;
 use super::pool::ConnectionManager;
-use super::sqlite_error::{database_error, problem};
+use super::sqlite_error::{database_error, of_spool, problem};
+use super::stored_event::{FirstRefusal, GivenUp};
 use crate::config::DatabaseConfig;
 use crate::error::{DatabaseFault, Error};
-use crate::event_id::{NameRange, draw_name};
+use crate::event_id::NameRange;
 use crate::pipeline::Problem;
+use reserve::Reserve;
+use totals::totals;
 
 /// So many free pages stay in the file for the next events: 4 MiB.
 const SPARE_PAGES: u32 = 1_024;
 
 /// So many pages are given back at a time: commits wait meanwhile.
 const PAGES_AT_A_TIME: u32 = 512;
-
-/// What is in a spool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SpoolTotals {
-    /// Events that are not in the stream yet, as far as it is known.
-    pub events: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Events that were forwarded, since the file was made.
-    pub forwarded: u64,
-    /// Events that were dropped to make room, since the file was made.
-    pub dropped: u64,
-    /// Events that could not be forwarded and are kept as dead letters.
-    pub dead_letters: u64,
-}
 
 /// What a change of a spool leads to.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +90,8 @@ struct Shared {
     writer: Mutex<Option<Connection>>,
     /// The last error was that the disk is full.
     was_full: AtomicBool,
+    /// Room for forwarding while the disk is full.
+    reserve: Reserve,
     on_change: Box<OnSpoolChange>,
 }
 
@@ -114,17 +113,39 @@ impl Spool {
         on_change: impl Fn(SpoolChange) + Send + Sync + 'static,
     ) -> Result<(Self, SpoolTotals), Error> {
         let path = &config.path;
-        let moved_to = file::make(config)?.map(Into::into);
-        let on_error = |e| database_error(path, e);
+        let on_error = |e| of_spool(database_error(path, e));
+        let reserve = Reserve::beside(path, config.permissions);
         let manager = ConnectionManager::new(config, 0);
-        let connection = counted(&manager).map_err(on_error)?;
-        let (names, totals) = begin(&connection).map_err(on_error)?;
+        let mut moved_to = None;
+        let mut start = || {
+            if let Some(aside) = file::make(config).map_err(of_spool)? {
+                moved_to = Some(aside.into());
+            }
+            let connection = counted(&manager).map_err(on_error)?;
+            let (names, totals) = starts::begin(&connection, path).map_err(on_error)?;
+            Ok((connection, names, totals))
+        };
+        let (connection, names, totals) = match start() {
+            // On a full disk, there is no room even for the files -wal and -shm.
+            Err(Error::Database { .. }) if reserve.is_disk_full() && reserve.release() => start()?,
+            started => started?,
+        };
+        reserve.keep();
         let file = DatabaseFile::at(path);
         let checkpointer = Checkpointer::small(manager.clone(), file.clone());
         let writer = Mutex::new(Some(connection));
         let (was_full, on_change) = (AtomicBool::new(false), Box::new(on_change));
-        let shared = Shared { file, manager, checkpointer, writer, was_full, on_change };
+        let shared = Shared { file, manager, checkpointer, writer, was_full, reserve, on_change };
         Ok((Self { shared: Arc::new(shared), names: names.into(), moved_to }, totals))
+    }
+
+    /// Refuses a path where no file is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn must_exist(path: &Path) -> Result<(), Error> {
+        super::database_file::must_exist(path).map_err(of_spool)
     }
 
     /// The file.
@@ -158,13 +179,21 @@ impl Spool {
 
     /// Removes all events up to this position: they are in the stream.
     pub fn remove_through(&self, position: u64) -> Result<(), Problem> {
-        let sql = "DELETE FROM catchment_spool_events WHERE position <= ? RETURNING size";
-        self.change("NORMAL", |transaction| {
+        self.remove(&[(0, position)])
+    }
+
+    /// Removes the events of these ranges of positions, the ends included: they are in the stream.
+    pub fn remove(&self, ranges: &[(u64, u64)]) -> Result<(), Problem> {
+        let sql = "DELETE FROM catchment_spool_events WHERE position BETWEEN ? AND ? RETURNING size";
+        self.change_in_need("NORMAL", |transaction| {
             let mut removed = Sum::default();
-            let mut statement = transaction.prepare_cached(sql)?;
-            let mut rows = statement.query([position])?;
-            while let Some(row) = rows.next()? {
-                removed.add(row.get(0)?);
+            for range in ranges {
+                let mut statement = transaction.prepare_cached(sql)?;
+                let mut rows = statement.query(*range)?;
+                while let Some(row) = rows.next()? {
+                    removed.add(row.get(0)?);
+                }
+                refusals::forget(transaction, *range)?;
             }
             transaction
                 .prepare_cached(
@@ -175,26 +204,73 @@ impl Spool {
         })
     }
 
+    /// Runs a transaction of forwarding. If the disk is full, takes the room that is kept for this.
+    fn change_in_need(
+        &self,
+        synchronous: &'static str,
+        work: impl Fn(&Transaction<'_>) -> rusqlite::Result<Option<u64>>,
+    ) -> Result<(), Problem> {
+        let changed = match self.change(synchronous, &work) {
+            Err(problem) if problem.fault == DatabaseFault::Full && self.shared.reserve.release() => {
+                self.change(synchronous, &work)
+            }
+            changed => changed,
+        };
+        if changed.is_ok() && self.shared.reserve.is_released() {
+            self.truncate_log();
+        }
+        changed
+    }
+
+    /// Copies the log into the file and gives its room back, as far as there is room for that.
+    fn truncate_log(&self) {
+        if let Ok(writer) = self.writer()
+            && let Some(connection) = writer.as_ref()
+        {
+            truncate_log(connection);
+        }
+    }
+
+    /// Refuses a commit of so many bytes on a disk that is full, or would be so full that events could not be removed any more.
+    fn must_have_room(&self, bytes: u64) -> Result<(), Problem> {
+        let reserve = &self.shared.reserve;
+        let full = |detail: &str| Err(Problem::new(DatabaseFault::Full, detail));
+        if reserve.is_released() && !reserve.keep() {
+            return full("the disk is full: what room there is, is kept for forwarding");
+        }
+        if !reserve.has_room(bytes) {
+            self.truncate_log();
+            if !reserve.has_room(bytes) {
+                return full("database or disk is full");
+            }
+        }
+        Ok(())
+    }
+
     /// Moves these events to the dead letters, each for its reason.
-    pub fn give_up(&self, given_up: &[(u64, String)]) -> Result<(), Problem> {
-        self.change("FULL", |transaction| {
+    pub fn give_up(&self, given_up: &[GivenUp]) -> Result<(), Problem> {
+        let first = self.first();
+        self.change_in_need("FULL", |transaction| {
             let mut moved = Sum::default();
-            for (position, error) in given_up {
+            for GivenUp { position, reason, may_be_stored } in given_up {
                 let sql = "INSERT INTO catchment_spool_dead_letters(
-                               name, number, recorded_us, size, subject, headers, payload, error, given_up_us
+                               name, number, recorded_us, size, subject, headers, payload, error, given_up_us, may_be_stored
                            )
-                           SELECT name, position - first, recorded_us, size, subject, headers, payload, ?2, ?3
+                           SELECT name, position - first, recorded_us, size, subject, headers, payload, ?2, ?3, ?4
                            FROM catchment_spool_events, (
                                SELECT name, first FROM catchment_spool_names WHERE first <= ?1 ORDER BY first DESC LIMIT 1
                            )
                            WHERE position = ?1";
-                transaction.prepare_cached(sql)?.execute(params![position, error, now_us()])?;
+                // An earlier start may have sent it.
+                let may_be_stored = *may_be_stored || *position < first;
+                transaction.prepare_cached(sql)?.execute(params![position, reason, now_us(), may_be_stored])?;
                 let sql = "DELETE FROM catchment_spool_events WHERE position = ? RETURNING size";
                 let mut statement = transaction.prepare_cached(sql)?;
                 let mut rows = statement.query([position])?;
                 while let Some(row) = rows.next()? {
                     moved.add(row.get(0)?);
                 }
+                refusals::forget(transaction, (*position, *position))?;
             }
             transaction
                 .prepare_cached(
@@ -206,44 +282,35 @@ impl Spool {
         })
     }
 
-    /// Puts the dead letters back into the spool, before the events of this start: call it before the first is committed. They get the
-    /// name of this start, so open the spool again to record. Returns how many there were.
+    /// Notes that these events were refused for the first time now, and whether others were stored since the last call.
+    pub fn note_refused(&self, positions: &[u64], others_stored: bool) -> Result<(), Problem> {
+        self.change_in_need("NORMAL", |transaction| {
+            refusals::note(transaction, positions, others_stored)?;
+            Ok(None)
+        })
+    }
+
+    /// When events were refused, as earlier starts have noted it, by position.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`]. Nothing is changed then.
-    pub fn retry_dead_letters(&self) -> Result<u64, Error> {
-        let mut retried = 0;
-        let moved = self.change("FULL", |transaction| {
-            let sql = "INSERT INTO catchment_spool_events(position, recorded_us, size, subject, headers, payload)
-                       SELECT ?1 - 1 + row_number() OVER (ORDER BY id), recorded_us, size, subject, headers, payload
-                       FROM catchment_spool_dead_letters";
-            retried = transaction.execute(sql, [self.first()])? as u64;
-            transaction.execute(
-                "UPDATE catchment_spool SET events = events + ?1, dead_letters = 0,
-                     bytes = bytes + coalesce((SELECT sum(size) FROM catchment_spool_dead_letters), 0)",
-                [retried],
-            )?;
-            transaction.execute("DELETE FROM catchment_spool_dead_letters", [])?;
-            Ok(None)
-        });
-        let path = self.path();
-        moved.map_err(|Problem { fault, detail, remedy }| Error::Database {
-            fault,
-            path: path.to_owned(),
-            detail,
-            remedy,
-            source: None,
-        })?;
-        Ok(retried)
+    /// [`Error::Database`].
+    pub fn refusals(&self) -> Result<HashMap<u64, FirstRefusal>, Error> {
+        let read = || refusals::all(&self.shared.manager.open_plain()?);
+        read().map_err(|e| database_error(self.path(), e))
     }
 
     /// Gives some free pages back to the file system. Returns whether there are more.
     pub fn shrink(&self) -> Result<bool, Problem> {
+        if self.shared.reserve.is_released() {
+            self.shared.reserve.keep();
+        }
         let mut writer = self.writer()?;
         self.with(&mut writer, |connection| {
             let free: u32 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
-            let surplus = free.saturating_sub(SPARE_PAGES).min(PAGES_AT_A_TIME);
+            // On a full disk, others need the room more than the next events.
+            let spare = if self.shared.reserve.is_released() { 0 } else { SPARE_PAGES };
+            let surplus = free.saturating_sub(spare).min(PAGES_AT_A_TIME);
             if surplus == 0 {
                 return Ok(false);
             }
@@ -252,7 +319,7 @@ impl Spool {
             let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({surplus})"))?;
             let mut rows = statement.query([])?;
             while rows.next()?.is_some() {}
-            Ok(free - surplus > SPARE_PAGES)
+            Ok(free - surplus > spare)
         })
     }
 
@@ -310,13 +377,18 @@ impl Spool {
             }
             let connection = counted(&self.shared.manager).map_err(|e| problem(&e))?;
             if self.shared.was_full.swap(false, Ordering::Relaxed) {
-                // The log may take the room that is left. Where this fails, the next attempt to write shows what is wrong.
-                let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+                // The log may take the room that is left.
+                truncate_log(&connection);
             }
             *writer = Some(connection);
         }
         Ok(writer)
     }
+}
+
+/// Where this fails, the next attempt to write shows what is wrong.
+fn truncate_log(connection: &Connection) {
+    let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
 fn counted(manager: &ConnectionManager) -> rusqlite::Result<Connection> {
@@ -337,46 +409,6 @@ impl Sum {
         self.events += 1;
         self.bytes += size;
     }
-}
-
-/// Draws a name for this start, and forgets those whose events are gone.
-fn begin(connection: &Connection) -> rusqlite::Result<(Vec<NameRange>, SpoolTotals)> {
-    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-    let sql = "INSERT INTO catchment_spool_names(first, name, started_us)
-               SELECT max(
-                   coalesce((SELECT max(position) FROM catchment_spool_events), 0),
-                   coalesce((SELECT max(first) FROM catchment_spool_names), 0)
-               ) + 1, ?, ?";
-    transaction.execute(sql, params![draw_name(), now_us()])?;
-    let sql = "DELETE FROM catchment_spool_names
-               WHERE first < (SELECT max(first) FROM catchment_spool_names)
-                 AND NOT EXISTS (
-                     SELECT 1 FROM catchment_spool_events
-                     WHERE position >= catchment_spool_names.first AND position < (
-                         SELECT min(next.first) FROM catchment_spool_names AS next
-                         WHERE next.first > catchment_spool_names.first
-                     )
-                 )";
-    transaction.execute(sql, [])?;
-    let range = |row: &rusqlite::Row<'_>| Ok(NameRange { first: row.get(0)?, name: row.get(1)? });
-    let sql = "SELECT first, name FROM catchment_spool_names ORDER BY first";
-    let names = transaction.prepare(sql)?.query_map([], range)?.collect::<rusqlite::Result<_>>()?;
-    let totals = totals(&transaction)?;
-    transaction.commit()?;
-    Ok((names, totals))
-}
-
-fn totals(connection: &Connection) -> rusqlite::Result<SpoolTotals> {
-    let sql = "SELECT events, bytes, forwarded, dropped, dead_letters FROM catchment_spool";
-    connection.prepare_cached(sql)?.query_row([], |row| {
-        Ok(SpoolTotals {
-            events: row.get(0)?,
-            bytes: row.get(1)?,
-            forwarded: row.get(2)?,
-            dropped: row.get(3)?,
-            dead_letters: row.get(4)?,
-        })
-    })
 }
 
 #[cfg(test)]

@@ -131,6 +131,22 @@ pub(super) fn database_error(path: &Path, error: rusqlite::Error) -> Error {
     with_optional_remedy(caused(path, fault(&error), message(&error), error), remedy)
 }
 
+/// The error with a way out that fits a spool: it has no setting `database.path`, and no stream has its events yet.
+pub(super) fn of_spool(error: Error) -> Error {
+    let (fault, is_of_database) = match &error {
+        Error::Database { fault, remedy: Some(remedy), .. } => (*fault, remedy.contains("database")),
+        Error::Database { fault, .. } => (*fault, false),
+        _ => return error,
+    };
+    match fault {
+        DatabaseFault::Corrupt => error.with_remedy(
+            "give the spool another path; if this was a spool, catchment spool export prints what can be read",
+        ),
+        _ if is_of_database => error.with_remedy("give the spool another path"),
+        _ => error,
+    }
+}
+
 /// The error for table `events` when no row can be added to it. `violation` is why the authorizer refuses the statement, if it
 /// does.
 pub(super) fn events_error(path: &Path, error: rusqlite::Error, violation: Option<Violation>) -> Error {

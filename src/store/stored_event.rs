@@ -19,6 +19,26 @@ pub struct StoredEvent {
     pub event: Result<Event, String>,
 }
 
+/// An event that is given up.
+#[derive(Clone, Debug)]
+pub struct GivenUp {
+    /// Its place in the order of the file's events.
+    pub position: u64,
+    /// Why.
+    pub reason: String,
+    /// It was sent, and an answer is missing.
+    pub may_be_stored: bool,
+}
+
+/// When the server first refused an event, as it was written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstRefusal {
+    /// In microseconds since 1970.
+    pub at_us: i64,
+    /// Others were stored after that.
+    pub others_stored: bool,
+}
+
 impl StoredEvent {
     /// The bytes it takes in memory.
     #[must_use]

@@ -1,5 +1,6 @@
 //! Recording into a spool: nothing that was kept is lost, and nothing is in the database twice.
 
+mod edges;
 mod processes;
 
 use std::path::{Path, PathBuf};
@@ -157,7 +158,13 @@ fn a_spool_has_one_user_at_a_time() {
     recorder.flush(LONG).expect("on the disk");
     let refused = output(catchment().args(["spool", "drain"]).arg(fixture.spool()));
     let said = stderr(&refused);
-    assert!(said.contains(&format!("process {} uses it already", std::process::id())), "{said}");
+    assert!(
+        said.contains(&format!(
+            "process {} uses it already; stop that one, or give this one another file",
+            std::process::id()
+        )),
+        "{said}"
+    );
     assert!(!refused.status.success() && said.contains("a.spool"), "{said}");
     // Looking is allowed.
     let status = fixture.status();

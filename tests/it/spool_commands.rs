@@ -1,5 +1,7 @@
 //! `catchment forward` and `catchment spool`, and what a program in another language sees of them.
 
+mod edges;
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -226,7 +228,8 @@ fn a_spool_that_is_none_is_not_made_by_a_look() {
         }
         let refused = output(&mut command);
         assert_eq!(refused.status.code(), Some(1), "{action}");
-        assert!(stderr(&refused).contains("there is no such file"), "{action}: {}", stderr(&refused));
+        let said = stderr(&refused);
+        assert!(said.contains("there is no such file") && !said.contains("--database"), "{action}: {said}");
         assert!(!fixture.path("none").exists() && !fixture.path("none.lock").exists(), "{action}");
     }
 }

@@ -181,10 +181,7 @@ impl PublishReport {
                 )
             }
             (FailureReason::Refused(reason), _) if reason.contains("expected stream") && self.expected.is_some() => {
-                let stream = self.expected.as_deref().unwrap_or_default();
-                format!(
-                    "{error}: another stream than {stream} takes its subject; name that one with --stream, or leave --stream out"
-                )
+                format!("{error}; name that one with --stream, or leave --stream out")
             }
             (FailureReason::Unconfirmed(_), _)
                 if self.queries.iter().any(|query| query.matches(error.event.subject())) =>

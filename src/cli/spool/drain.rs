@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::record::{FlushError, SpoolStatus, SpooledRecorderConfig};
-use crate::store::SpoolInspection;
+use crate::store::Spool;
 use crate::{Recorder, SpooledRecorder};
 
 use crate::cli::failure::{self, Interrupted};
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
+use crate::cli::quantities::duration;
 use crate::cli::settings::{BrokerArgs, DatabaseArgs, Settings};
 use crate::cli::signals::Signals;
 use crate::cli::values::counted;
@@ -27,6 +28,9 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// No program may use the spool meanwhile. The exit status is 0 if the spool is empty in the end. It is 1 if events are left, because there was
 /// no answer for the time of --timeout, or if some became dead letters. What is left stays in the spool.
+///
+/// An event goes to the stream that takes its subject. With --stream the server refuses events that another stream would take; the events then have the
+/// header Nats-Expected-Stream. broker.stream of the settings is not used.
 #[derive(Args)]
 pub struct Drain {
     /// The spool
@@ -34,6 +38,11 @@ pub struct Drain {
 
     #[command(flatten)]
     broker: BrokerArgs,
+
+    /// How long an event that the server refuses is sent again, while the stream stores others. Then it becomes a dead letter. The time counts
+    /// from the first refusal, in an earlier run too
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    give_up_after: Duration,
 
     /// Print the result as JSON, also if events are left: {"forwarded", "left", "dead_letters", "error"}
     #[arg(short, long)]
@@ -44,12 +53,15 @@ impl Drain {
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
         let broker = settings.for_broker(&DatabaseArgs::default(), &self.broker)?.broker;
         // Makes no spool where there is none.
-        let before = SpoolInspection::open(&self.file)?.totals()?;
+        Spool::must_exist(&self.file)?;
         let signals = Signals::catch()?;
         let patience = broker.timeout.max(LEAST_PATIENCE);
         let mut config = SpooledRecorderConfig::new(&self.file);
         config.broker = broker;
+        config.expected_stream = self.broker.stream().map(str::to_owned);
+        config.give_up_after = self.give_up_after;
         let recorder = SpooledRecorder::open(config)?;
+        let before = recorder.found();
         let drained = drain(&recorder, before.events, patience, &signals);
         let _ = recorder.close(Duration::ZERO);
         let SpoolStatus { spooled, forwarded, dead_letters, .. } = recorder.status();

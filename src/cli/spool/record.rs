@@ -12,6 +12,7 @@ use crate::record::{Destination, RecordError, SpooledRecorderConfig};
 use crate::{Event, Recorder, SpooledRecorder};
 
 use crate::cli::output::Output;
+use crate::cli::quantities::duration;
 use crate::cli::settings::{BrokerArgs, DatabaseArgs, Settings};
 use crate::cli::signals::Signals;
 use crate::cli::values::counted;
@@ -24,6 +25,9 @@ const POLL: Duration = Duration::from_millis(50);
 /// For scripts: the event is on the disk when this ends with status 0, with a broker or without. The spool is made if it is missing. Events that
 /// the stream does not have yet are forwarded by the next such command, by spool drain, or by a program that uses the spool. No other
 /// program may use it meanwhile.
+///
+/// An event goes to the stream that takes its subject. With --stream the server refuses events that another stream would take; the events then have the
+/// header Nats-Expected-Stream. broker.stream of the settings is not used.
 #[derive(Args)]
 pub struct Record {
     /// The spool
@@ -37,6 +41,11 @@ pub struct Record {
 
     #[command(flatten)]
     broker: BrokerArgs,
+
+    /// How long an event that the server refuses is sent again, while the stream stores others. Then it becomes a dead letter. The time counts
+    /// from the first refusal, in an earlier run too
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    give_up_after: Duration,
 
     /// Event id (Nats-Msg-Id): the stream stores only one event with the same id
     #[arg(long)]
@@ -58,6 +67,8 @@ impl Record {
         let signals = Signals::catch()?;
         let mut config = SpooledRecorderConfig::new(&self.file);
         config.broker = broker;
+        config.expected_stream = self.broker.stream().map(str::to_owned);
+        config.give_up_after = self.give_up_after;
         let recorder = SpooledRecorder::open(config)?;
         let receipt = recorder.record(event)?;
         recorder.flush(Duration::MAX)?;
@@ -70,8 +81,10 @@ impl Record {
                     "no stream takes the event ({reason}); it is kept as a dead letter of the spool, and catchment spool retry puts it back"
                 ),
                 Err(crate::record::WaitError::Pending(waiting)) => {
-                    let is_in_trouble = !recorder.health().is_well();
-                    if !is_in_trouble && !signals.end_asked() && began.elapsed() < patience {
+                    // That other events are refused says nothing of this one.
+                    let is_served =
+                        recorder.health().is_well() || (recorder.is_answered() && !recorder.is_last_refused());
+                    if is_served && !signals.end_asked() && began.elapsed() < patience {
                         receipt = Some(waiting);
                     }
                 }

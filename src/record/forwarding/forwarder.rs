@@ -1,5 +1,6 @@
 //! The thread that reads events from a file for the send queue, and marks in the file what is done.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,11 +9,15 @@ use crossbeam_channel::Receiver;
 use super::forward_store::ForwardStore;
 use super::loaded::Loaded;
 use super::progress::{ForwardProgress, ProgressCell};
+use super::refused_events::RefusedEvents;
+use crate::Event;
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Condition, Problem, Signal};
 use crate::record::FailureReason;
-use crate::record::send_queue::{SendQueue, Settled};
+use crate::record::expected_stream;
+use crate::record::send_queue::{Report, SendQueue, Settled};
 use crate::record::stream_outcomes::StreamOutcomes;
+use crate::store::{FirstRefusal, GivenUp};
 
 /// Events are marked as done after this time, or when there are so many.
 const MARK_AFTER: Duration = Duration::from_millis(50);
@@ -31,19 +36,27 @@ const LONG: Duration = Duration::from_secs(3_600);
 pub(super) struct Forwarder<S> {
     store: S,
     queue: Arc<SendQueue>,
-    results: Receiver<Settled>,
+    results: Receiver<Report>,
     woken: Receiver<()>,
     shown: Arc<ProgressCell>,
-    outcomes: Option<Arc<StreamOutcomes>>,
+    pub(super) outcomes: Option<Arc<StreamOutcomes>>,
     condition: Condition,
-    poll: Option<Duration>,
+    /// How often to look for events where nobody wakes this thread.
+    pub(super) poll: Option<Duration>,
+    /// The only stream that may store the events.
+    pub(super) expected_stream: Option<String>,
+    /// What earlier starts have noted of refusals.
+    pub(super) refused_before: HashMap<u64, FirstRefusal>,
     loaded: Loaded,
     /// The last event that was read.
     read_through: u64,
     /// The last look found no further event.
     is_at_end: bool,
     /// Events to keep as dead letters.
-    given_up: Vec<(u64, String)>,
+    given_up: Vec<GivenUp>,
+    refused: RefusedEvents,
+    /// Events behind one that waits that are in the stream, to be marked.
+    ahead: Vec<(u64, u64)>,
     /// All events up to this one are marked in the file.
     marked_through: u64,
     /// Events that are done and not marked, and since when.
@@ -56,16 +69,13 @@ pub(super) struct Forwarder<S> {
 }
 
 impl<S: ForwardStore> Forwarder<S> {
-    #[allow(clippy::too_many_arguments, reason = "one caller")]
     pub(super) fn new(
         store: S,
         after: u64,
         queue: Arc<SendQueue>,
-        (results, woken): (Receiver<Settled>, Receiver<()>),
+        (results, woken): (Receiver<Report>, Receiver<()>),
         shown: Arc<ProgressCell>,
-        outcomes: Option<Arc<StreamOutcomes>>,
         condition: Condition,
-        poll: Option<Duration>,
     ) -> Self {
         Self {
             store,
@@ -73,13 +83,17 @@ impl<S: ForwardStore> Forwarder<S> {
             results,
             woken,
             shown,
-            outcomes,
+            outcomes: None,
             condition,
-            poll,
+            poll: None,
+            expected_stream: None,
+            refused_before: HashMap::new(),
             loaded: Loaded::after(after),
             read_through: after,
             is_at_end: false,
             given_up: Vec::new(),
+            refused: RefusedEvents::default(),
+            ahead: Vec::new(),
             marked_through: after,
             unmarked: 0,
             unmarked_since: None,
@@ -121,8 +135,8 @@ impl<S: ForwardStore> Forwarder<S> {
     /// Waits for something to do.
     fn wait(&mut self, wait: Duration, stop: &Signal) {
         crossbeam_channel::select! {
-            recv(self.results) -> settled => if let Ok(settled) = settled {
-                self.take([settled]);
+            recv(self.results) -> report => if let Ok(report) = report {
+                self.take([report]);
             },
             recv(self.woken) -> _ => self.is_at_end = false,
             recv(stop.channel()) -> _ => {}
@@ -137,23 +151,36 @@ impl<S: ForwardStore> Forwarder<S> {
         }
         let look = if self.loaded.room().is_some() { self.poll.unwrap_or(LONG) } else { LONG };
         let mark = self.unmarked_since.map_or(LONG, |since| MARK_AFTER.saturating_sub(since.elapsed()));
-        look.min(mark)
+        let note = self.refused.due_in().unwrap_or(LONG);
+        look.min(mark).min(note)
     }
 
     fn take_results(&mut self) {
-        let results: Vec<Settled> = self.results.try_iter().collect();
+        let results: Vec<Report> = self.results.try_iter().collect();
         self.take(results);
     }
 
     /// Takes outcomes of events.
-    fn take(&mut self, results: impl IntoIterator<Item = Settled>) {
+    fn take(&mut self, reports: impl IntoIterator<Item = Report>) {
         let mut outcomes = Vec::new();
-        for Settled { number, result } in results {
+        for report in reports {
+            let Settled { number, result } = match report {
+                Report::Settled(settled) => settled,
+                Report::Refused(number) => {
+                    self.refused.add(number);
+                    continue;
+                }
+            };
+            self.refused.settled(number, result.is_ok());
             match &result {
                 Ok(_) => self.progress.forwarded += 1,
                 // It is not in the file any more.
-                Err(FailureReason::Dropped | FailureReason::Unconfirmed(_)) if number <= self.dropped_now() => {}
-                Err(reason) => self.given_up.push((number, reason.to_string())),
+                Err(FailureReason::Dropped) => {}
+                Err(FailureReason::Unconfirmed(_)) if number <= self.dropped_now() => {}
+                Err(reason) => {
+                    let may_be_stored = reason.may_be_stored();
+                    self.given_up.push(GivenUp { position: number, reason: reason.to_string(), may_be_stored });
+                }
             }
             self.finish(number);
             if self.outcomes.is_some() {
@@ -202,11 +229,22 @@ impl<S: ForwardStore> Forwarder<S> {
                 self.marked_through = through;
                 self.untidy = true;
             }
+            // One event that waits must not keep the others in the file.
+            if !self.refused.waiting().is_empty() || is_stopped {
+                self.ahead.extend(self.loaded.take_ahead());
+            }
+            if !self.ahead.is_empty() {
+                self.store.done_ahead(&self.ahead)?;
+                self.ahead.clear();
+                self.untidy = true;
+            }
             (self.unmarked, self.unmarked_since) = (0, None);
         }
+        self.note_refused(is_stopped)?;
         if is_stopped {
             return Ok(());
         }
+        self.look_at_refused()?;
         self.load()?;
         if self.untidy && self.results.is_empty() {
             self.untidy = self.store.tidy()?;
@@ -222,13 +260,20 @@ impl<S: ForwardStore> Forwarder<S> {
         self.is_at_end = read.is_empty();
         let mut passed_on = Vec::with_capacity(read.len());
         for stored in read {
-            self.read_through = stored.position;
+            let position = stored.position;
+            self.read_through = position;
             self.loaded.add(&stored);
-            match stored.event {
-                Ok(event) => passed_on.push((stored.position, event)),
-                Err(why) => {
-                    self.given_up.push((stored.position, why));
-                    self.finish(stored.position);
+            match stored.event.and_then(|event| self.expecting(event)) {
+                Ok(event) => {
+                    let refused = self.refused_before.remove(&position);
+                    if refused.is_some() {
+                        self.refused.add_noted(position);
+                    }
+                    passed_on.push((position, event, refused));
+                }
+                Err(reason) => {
+                    self.given_up.push(GivenUp { position, reason, may_be_stored: false });
+                    self.finish(position);
                 }
             }
         }
@@ -236,11 +281,44 @@ impl<S: ForwardStore> Forwarder<S> {
         Ok(())
     }
 
+    /// The event, for the only stream that may store it.
+    fn expecting(&self, event: Event) -> Result<Event, String> {
+        match &self.expected_stream {
+            Some(stream) => expected_stream::set(event, stream),
+            None => Ok(event),
+        }
+    }
+
+    /// Notes in the file what is refused. A later start counts the time from then on.
+    fn note_refused(&mut self, is_stopped: bool) -> Result<(), Problem> {
+        if self.refused.due_in().is_some_and(|due| is_stopped || due.is_zero()) {
+            let (positions, others_stored) = self.refused.news();
+            self.store.note_refused(positions, others_stored)?;
+            self.refused.noted();
+        }
+        Ok(())
+    }
+
+    /// Sends what has become of events in the file since they were refused.
+    fn look_at_refused(&mut self) -> Result<(), Problem> {
+        if self.refused.waiting().is_empty() {
+            return Ok(());
+        }
+        for (position, stored) in self.store.changed(self.refused.waiting())? {
+            match stored.map(|stored| stored.event.and_then(|event| self.expecting(event))) {
+                Some(Ok(event)) => self.queue.replace(position, event),
+                Some(Err(why)) => log::debug!("recorder: event {position} was changed, but cannot be sent: {why}"),
+                None => self.queue.forget(position),
+            }
+        }
+        Ok(())
+    }
+
     fn log_given_up(&self) {
         let count = self.given_up.len();
-        if let Some((position, why)) = self.given_up.first() {
+        if let Some(GivenUp { position, reason: why, .. }) = self.given_up.first() {
             log::warn!(
-                event = "recorder.given_up", events = count, first = position, error:% = why;
+                event = "recorder.given_up", events = count, first = *position, error:% = why;
                 "recorder: {} became dead letters, the first because: {why}", crate::counted(count as u64, "event")
             );
         }

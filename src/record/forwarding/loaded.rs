@@ -26,6 +26,8 @@ struct Item {
     recorded_us: i64,
     size: usize,
     is_done: bool,
+    /// It was taken by [`Loaded::take_ahead`].
+    is_taken: bool,
 }
 
 impl Loaded {
@@ -45,7 +47,7 @@ impl Loaded {
     pub(super) fn add(&mut self, event: &StoredEvent) {
         let StoredEvent { position, recorded_us, .. } = *event;
         let size = event.size();
-        self.events.push_back(Item { position, recorded_us, size, is_done: false });
+        self.events.push_back(Item { position, recorded_us, size, is_done: false, is_taken: false });
         self.open = (self.open.0 + 1, self.open.1 + size);
     }
 
@@ -60,6 +62,22 @@ impl Loaded {
             self.done_through = first.position;
             self.events.pop_front();
         }
+    }
+
+    /// The ranges of events that are done behind the first that is not, each event once.
+    pub(super) fn take_ahead(&mut self) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        let mut continues = false;
+        for item in &mut self.events {
+            let is_new = item.is_done && !std::mem::replace(&mut item.is_taken, true);
+            match ranges.last_mut().filter(|_| continues) {
+                Some((_, last)) if is_new => *last = item.position,
+                _ if is_new => ranges.push((item.position, item.position)),
+                _ => {}
+            }
+            continues = is_new;
+        }
+        ranges
     }
 
     pub(super) fn done_through(&self) -> u64 {
@@ -102,6 +120,25 @@ mod tests {
         loaded.done(10);
         assert!(loaded.is_empty());
         assert_eq!((loaded.open, loaded.done_through()), ((0, 0), 10));
+    }
+
+    #[test]
+    fn what_is_done_behind_the_first_that_is_not_is_taken_once() {
+        let mut loaded = Loaded::after(0);
+        for position in 1..=9 {
+            loaded.add(&stored(position, 1));
+        }
+        for position in [2, 3, 5, 8, 9] {
+            loaded.done(position);
+        }
+        assert_eq!(loaded.take_ahead(), [(2, 3), (5, 5), (8, 9)]);
+        for position in [4, 6] {
+            loaded.done(position);
+        }
+        assert_eq!(loaded.take_ahead(), [(4, 4), (6, 6)]);
+        assert_eq!((loaded.take_ahead(), loaded.done_through()), (vec![], 0));
+        loaded.done(1);
+        assert_eq!(loaded.done_through(), 6);
     }
 
     #[test]

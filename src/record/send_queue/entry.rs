@@ -18,6 +18,17 @@ pub(in crate::record) struct Entry {
     pub(in crate::record) reported: AtomicBool,
 }
 
+impl Entry {
+    pub(super) fn new(event: Event) -> Self {
+        Self {
+            event: Arc::new(event),
+            outcome: OnceLock::new(),
+            receipt_dropped: AtomicBool::new(false),
+            reported: AtomicBool::new(false),
+        }
+    }
+}
+
 /// The outcome of an event.
 #[derive(Debug)]
 pub(in crate::record) enum Outcome {
@@ -32,8 +43,10 @@ pub(super) struct PendingEvent {
     pub(super) sent: Option<Sent>,
     /// It was sent on the current connection and has no answer.
     pub(super) in_flight: bool,
-    /// When the server first answered that no stream takes it.
+    /// When the server first answered that no stream takes it, in an earlier start too.
     pub(super) no_stream: Option<Instant>,
+    /// Others were stored after that, in an earlier start.
+    pub(super) others_stored: bool,
     /// The server refused it for now, so it is sent again.
     pub(super) is_refused: bool,
 }
@@ -57,7 +70,7 @@ impl Sent {
 
 impl PendingEvent {
     pub(super) fn new(entry: Arc<Entry>) -> Self {
-        Self { entry, sent: None, in_flight: false, no_stream: None, is_refused: false }
+        Self { entry, sent: None, in_flight: false, no_stream: None, others_stored: false, is_refused: false }
     }
 
     /// The reason to report where the last attempt failed for `reason`. An earlier attempt without an answer may have stored the

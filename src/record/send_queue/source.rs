@@ -32,7 +32,11 @@ impl SendQueue {
             pending.in_flight = false;
         }
         if max_payload < state.max_payload {
-            state.fail(|pending| too_large(&pending.entry.event, max_payload));
+            state.fail(|pending| {
+                let reason = too_large(&pending.entry.event, max_payload)?;
+                // An earlier server took it, and its answer is missing.
+                Some(pending.sent.map_or(reason, |sent| FailureReason::Unconfirmed(sent.first.elapsed())))
+            });
         }
         state.max_payload = max_payload;
         let connection = state.connection;

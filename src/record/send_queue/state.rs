@@ -15,7 +15,7 @@ use crate::event_id::width;
 use crate::printable;
 use crate::record::counts::RecorderCounts;
 use crate::record::failures::Failures;
-use crate::record::{FailureReason, RecordError, RecordMetadata};
+use crate::record::{FailureReason, RecordError, RecordMetadata, expected_stream};
 
 /// How long to wait before an event is sent again that the server refused for now.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -46,7 +46,16 @@ pub(in crate::record) struct Bounds {
     pub(in crate::record) patience: Option<Duration>,
 }
 
-/// The outcome of an event, for whoever keeps the events of this queue elsewhere too.
+/// What happens to an event, for whoever keeps the events of this queue elsewhere too.
+#[derive(Debug)]
+pub(in crate::record) enum Report {
+    /// The server refuses it for the first time.
+    Refused(u64),
+    /// It has its outcome.
+    Settled(Settled),
+}
+
+/// The outcome of an event.
 #[derive(Debug)]
 pub(in crate::record) struct Settled {
     pub(in crate::record) number: u64,
@@ -98,7 +107,7 @@ pub(super) struct State {
     /// How often in a row the server refused events, while it stored none.
     pub(super) refusals: u32,
     /// Gets the outcome of each event.
-    pub(super) reports: Option<Sender<Settled>>,
+    pub(super) reports: Option<Sender<Report>>,
 }
 
 /// Why the server refused an event for now.
@@ -190,9 +199,17 @@ impl State {
     /// was stored since, which would show that only this one is refused. None can be stored if those that wait are too far from it.
     pub(super) fn is_held(&mut self, number: u64, patience: Duration) -> bool {
         let Some(pending) = self.pending.get_mut(&number) else { return false };
-        let first = *pending.no_stream.get_or_insert_with(Instant::now);
-        first.elapsed() < patience
-            || (self.stored_at.is_none_or(|stored| stored < first) && !self.blocks_others(number))
+        let first = *pending.no_stream.get_or_insert_with(|| {
+            if let Some(reports) = &self.reports {
+                let _ = reports.send(Report::Refused(number));
+            }
+            Instant::now()
+        });
+        if first.elapsed() < patience {
+            return true;
+        }
+        let others_stored = pending.others_stored || self.stored_at.is_some_and(|stored| stored >= first);
+        !others_stored && !self.blocks_others(number)
     }
 
     /// Whether others wait, and none of them may be sent before this one, the oldest, has an outcome: see [`width`].
@@ -210,10 +227,15 @@ impl State {
 
     /// Why the server refuses this event at the moment, for the log.
     pub(super) fn refusal_of(&self, number: u64, rejection: Rejection) -> String {
-        let subject = self.pending.get(&number).map_or("", |pending| pending.entry.event.subject());
+        let Some(pending) = self.pending.get(&number) else { return String::new() };
+        let event = &pending.entry.event;
+        let subject = printable(event.subject());
         match rejection {
-            Rejection::NoStream => format!("no stream takes {} at the moment", printable(subject)),
-            Rejection::ByServer(reason) => format!("{} is refused: {}", printable(subject), printable(&reason)),
+            Rejection::NoStream => format!("no stream takes {subject} at the moment"),
+            Rejection::ByServer(reason) => {
+                let reason = expected_stream::explained(printable(&reason).into_owned(), event);
+                format!("{subject} is refused: {reason}")
+            }
             Rejection::ForNow(reason) => reason,
         }
     }
@@ -265,7 +287,7 @@ impl State {
                 Outcome::Failed(reason) => Err(reason.clone()),
             };
             // Without a receiver, the queue is about to end.
-            let _ = reports.send(Settled { number, result });
+            let _ = reports.send(Report::Settled(Settled { number, result }));
         }
         if let Some(failure) = self.set_outcome(pending.entry, outcome) {
             self.failures.keep(failure);

@@ -1,29 +1,39 @@
 //! A queue for events that are kept elsewhere too, in a spool or a table, and that are sent until they are in the stream.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::Sender;
 
-use super::entry::Outcome;
-use super::state::{Settled, State, unlock_and_log};
+use super::entry::{Entry, Outcome, PendingEvent};
+use super::state::{Report, State, unlock_and_log};
 use super::{SendQueue, too_large};
 use crate::broker::Denial;
 use crate::event::Event;
 use crate::printable;
 use crate::record::FailureReason;
+use crate::store::FirstRefusal;
 
 impl SendQueue {
-    /// Sends the outcome of each event there.
-    pub(in crate::record) fn report_to(&self, reports: Sender<Settled>) {
+    /// Reports there what happens to each event.
+    pub(in crate::record) fn report_to(&self, reports: Sender<Report>) {
         self.state.lock().reports = Some(reports);
     }
 
-    /// Adds events that have numbers already, in ascending order. Does not wait for room.
-    pub(in crate::record) fn enqueue_stored(&self, events: impl IntoIterator<Item = (u64, Event)>) {
+    /// Adds events that have numbers already, in ascending order, each with what an earlier start has noted of its refusal. Does not
+    /// wait for room.
+    pub(in crate::record) fn enqueue_stored(
+        &self,
+        events: impl IntoIterator<Item = (u64, Event, Option<FirstRefusal>)>,
+    ) {
         let mut state = self.state.lock();
-        for (number, event) in events {
+        for (number, event, refused) in events {
             let reason = too_large(&event, state.max_payload);
             self.insert(&mut state, number, event);
+            if let (Some(refused), Some(pending)) = (refused, state.pending.get_mut(&number)) {
+                pending.no_stream = Instant::now().checked_sub(since(refused.at_us));
+                pending.others_stored = refused.others_stored;
+            }
             if let Some(reason) = reason {
                 state.settle(number, Outcome::Failed(reason));
             }
@@ -44,10 +54,54 @@ impl SendQueue {
         unlock_and_log(state);
     }
 
+    /// Sends this event from now on instead of the one that the server refuses under this number, if that is another. Does nothing while an
+    /// attempt has no answer.
+    pub(in crate::record) fn replace(&self, number: u64, event: Event) {
+        let mut state = self.state.lock();
+        let reason = too_large(&event, state.max_payload);
+        let Some(pending) = state.pending.get_mut(&number) else { return };
+        if pending.sent.is_some() || pending.in_flight || *pending.entry.event == event {
+            return;
+        }
+        let (before, after) = (pending.entry.event.size(), event.size());
+        let is_refused = pending.is_refused;
+        *pending = PendingEvent { is_refused, ..PendingEvent::new(Arc::new(Entry::new(event))) };
+        state.bytes = state.bytes - before + after;
+        if let Some(reason) = reason {
+            state.settle(number, Outcome::Failed(reason));
+        }
+        unlock_and_log(state);
+    }
+
+    /// Sends no more of this event: it is kept no more.
+    pub(in crate::record) fn forget(&self, number: u64) {
+        let mut state = self.state.lock();
+        state.settle(number, Outcome::Failed(FailureReason::Dropped));
+        self.notify_waiters();
+        unlock_and_log(state);
+    }
+
+    /// Whether the server refuses the event with this number at the moment.
+    pub(in crate::record) fn is_refused(&self, number: u64) -> bool {
+        self.state.lock().pending.get(&number).is_some_and(|pending| pending.is_refused)
+    }
+
+    /// Whether the server has answered on the present connection.
+    pub(in crate::record) fn is_answered(&self) -> bool {
+        let state = self.state.lock();
+        state.connection > 0 && state.last_answer == state.connection
+    }
+
     /// How long an event that the server refuses is sent again at least, in a queue of events that are kept elsewhere too.
     pub(in crate::record) fn patience(&self) -> Option<Duration> {
         self.bounds.patience
     }
+}
+
+/// How long ago this was.
+fn since(at_us: i64) -> Duration {
+    let then = UNIX_EPOCH + Duration::from_micros(u64::try_from(at_us).unwrap_or_default());
+    SystemTime::now().duration_since(then).unwrap_or_default()
 }
 
 impl State {
@@ -66,15 +120,13 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::broker::{Acknowledgement, EventSource, PublishResult, Rejection};
     use crate::record::send_queue::source::SendQueueSource;
-    use crate::record::send_queue::{Bounds, SettleResult};
+    use crate::record::send_queue::{Bounds, SettleResult, Settled};
 
     /// A queue of stored events with these numbers, all sent, and where it reports their outcomes.
-    fn patient(numbers: &[u64]) -> (Arc<SendQueue>, SendQueueSource, crossbeam_channel::Receiver<Settled>) {
+    fn patient(numbers: &[u64]) -> (Arc<SendQueue>, SendQueueSource, crossbeam_channel::Receiver<Report>) {
         let bounds = Bounds {
             events: usize::MAX,
             bytes: usize::MAX,
@@ -87,15 +139,19 @@ mod tests {
         let queue = Arc::new(SendQueue::new(bounds, usize::MAX));
         let (reports, results) = crossbeam_channel::unbounded();
         queue.report_to(reports);
-        queue.enqueue_stored(numbers.iter().map(|number| (*number, Event::new("a", "x"))));
+        queue.enqueue_stored(numbers.iter().map(|number| (*number, Event::new("a", "x"), None)));
         let mut source = queue.connect(1_000);
         let sent: Vec<u64> = source.take().expect("events").iter().map(|outgoing| outgoing.number).collect();
         assert_eq!(sent, numbers);
         (queue, source, results)
     }
 
-    fn settled(results: &crossbeam_channel::Receiver<Settled>) -> Vec<(u64, bool)> {
-        results.try_iter().map(|settled| (settled.number, settled.result.is_ok())).collect()
+    fn settled(results: &crossbeam_channel::Receiver<Report>) -> Vec<(u64, bool)> {
+        outcomes(results).map(|settled| (settled.number, settled.result.is_ok())).collect()
+    }
+
+    fn outcomes(results: &crossbeam_channel::Receiver<Report>) -> impl Iterator<Item = Settled> {
+        results.try_iter().filter_map(|report| if let Report::Settled(settled) = report { Some(settled) } else { None })
     }
 
     fn refused(number: u64, rejection: Rejection) -> PublishResult {
@@ -133,7 +189,7 @@ mod tests {
         let refuse = |number| queue.settle(vec![refused(number, Rejection::NoStream)], Duration::ZERO);
         let _ = (refuse(1), refuse(2), refuse(1));
         assert_eq!(settled(&results), [], "nothing else waits");
-        queue.enqueue_stored([(100_000, Event::new("a", "x"))]);
+        queue.enqueue_stored([(100_000, Event::new("a", "x"), None)]);
         let _ = refuse(2);
         assert_eq!(settled(&results), [], "it is not the oldest");
         let _ = (refuse(1), refuse(2));
@@ -156,11 +212,11 @@ mod tests {
     fn stored_events_that_are_dropped_or_too_large_are_not_sent() {
         let (queue, mut source, results) = patient(&[1, 2]);
         queue.enqueue_stored([
-            (3, Event::new("a", vec![0; 2_000])),
-            (4, Event::new("a", "x")),
-            (5, Event::new("a", "x")),
+            (3, Event::new("a", vec![0; 2_000]), None),
+            (4, Event::new("a", "x"), None),
+            (5, Event::new("a", "x"), None),
         ]);
-        let reports: Vec<_> = results.try_iter().collect();
+        let reports: Vec<_> = outcomes(&results).collect();
         assert!(
             matches!(&reports[..], [Settled { number: 3, result: Err(FailureReason::TooLarge { .. }) }]),
             "{reports:?}"
@@ -168,7 +224,7 @@ mod tests {
         queue.drop_through(4);
         let sent: Vec<u64> = source.take().expect("one").iter().map(|outgoing| outgoing.number).collect();
         assert_eq!(sent, [5]);
-        let reasons: Vec<_> = results.try_iter().map(|settled| settled.result.expect_err("is dropped")).collect();
+        let reasons: Vec<_> = outcomes(&results).map(|settled| settled.result.expect_err("is dropped")).collect();
         assert!(
             matches!(
                 &reasons[..],

@@ -25,6 +25,20 @@ pub(super) struct Rows {
     has_sequence: bool,
 }
 
+/// Of which columns a digest is made, besides subject and payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Digested {
+    pub(super) headers: bool,
+    pub(super) time: bool,
+}
+
+impl Digested {
+    /// Whether a table with these columns has the others too.
+    pub(super) fn has(self, other: Self) -> bool {
+        (self.headers || !other.headers) && (self.time || !other.time)
+    }
+}
+
 /// What was read.
 pub(super) struct Read {
     pub(super) events: Vec<StoredEvent>,
@@ -80,6 +94,11 @@ impl Rows {
         Ok(Self { table: table.to_owned(), has_headers, has_stream, has_time, has_sequence })
     }
 
+    /// Whether SQLite uses no id of a deleted row again.
+    pub(super) fn has_sequence(&self) -> bool {
+        self.has_sequence
+    }
+
     pub(super) fn table(&self) -> &str {
         &self.table
     }
@@ -116,32 +135,14 @@ impl Rows {
         events: usize,
         bytes: usize,
     ) -> rusqlite::Result<Read> {
-        let column = |has: bool, name: &'static str| if has { name } else { "NULL" };
-        let (headers, time) = (column(self.has_headers, "headers"), column(self.has_time, "published_us"));
-        let stream = column(self.has_stream, "stream");
-        let sql = format!(
-            "SELECT id, subject, {headers}, payload, {time}, {stream} IS NOT NULL FROM {} WHERE id > ? ORDER BY id",
-            self.table
-        );
+        let sql = format!("{} WHERE id > ? ORDER BY id", self.select());
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query([after])?;
         let mut read = Read { events: Vec::new(), scanned: after };
         let mut size = 0;
         while let Some(row) = rows.next()? {
-            let position: u64 = row.get(0)?;
-            read.scanned = position;
-            if row.get(5)? {
-                continue;
-            }
-            let text = |at: usize| -> rusqlite::Result<Option<String>> {
-                let bytes = row.get_ref(at)?.as_bytes_or_null().unwrap_or_default();
-                Ok(bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
-            };
-            let (subject, headers) = (text(1)?.unwrap_or_default(), text(2)?);
-            let payload = stored_event::payload(row.get_ref(3)?);
-            let event = stored_event::event(&subject, headers.as_deref(), &payload);
-            let recorded_us = row.get_ref(4)?.as_i64().unwrap_or_else(|_| now_us());
-            let event = StoredEvent { position, recorded_us, event };
+            read.scanned = row.get(0)?;
+            let Some(event) = stored(row)? else { continue };
             size += event.size();
             read.events.push(event);
             if size >= bytes || read.events.len() >= events {
@@ -151,6 +152,19 @@ impl Rows {
         Ok(read)
     }
 
+    /// The row with this id, if it is there and is published.
+    pub(super) fn at(&self, connection: &Connection, id: u64) -> rusqlite::Result<Option<StoredEvent>> {
+        let mut statement = connection.prepare_cached(&format!("{} WHERE id = ?", self.select()))?;
+        Ok(statement.query_row([id], stored).optional()?.flatten())
+    }
+
+    fn select(&self) -> String {
+        let column = |has: bool, name: &'static str| if has { name } else { "NULL" };
+        let (headers, time) = (column(self.has_headers, "headers"), column(self.has_time, "published_us"));
+        let stream = column(self.has_stream, "stream");
+        format!("SELECT id, subject, {headers}, payload, {time}, {stream} IS NOT NULL FROM {}", self.table)
+    }
+
     /// How many rows up to this one are published, or would have been.
     pub(super) fn below(&self, connection: &Connection, through: u64) -> rusqlite::Result<u64> {
         let own = if self.has_stream { "AND stream IS NULL" } else { "" };
@@ -158,20 +172,31 @@ impl Rows {
         connection.prepare_cached(&sql)?.query_row([through], |row| row.get(0))
     }
 
-    /// A digest of what is published of a row, if it is there.
-    pub(super) fn digest(&self, connection: &Connection, id: u64) -> rusqlite::Result<Option<String>> {
-        let headers = if self.has_headers { "headers" } else { "NULL" };
-        let sql = format!("SELECT subject, {headers}, payload FROM {} WHERE id = ?", self.table);
+    /// The columns of which a digest is made.
+    pub(super) fn digested(&self) -> Digested {
+        Digested { headers: self.has_headers, time: self.has_time }
+    }
+
+    /// A digest of these columns of a row, if it is there. They have to be there.
+    pub(super) fn digest(
+        &self,
+        connection: &Connection,
+        id: u64,
+        digested: Digested,
+    ) -> rusqlite::Result<Option<String>> {
+        let column = |has: bool, name: &'static str| if has { name } else { "NULL" };
+        let (headers, time) = (column(digested.headers, "headers"), column(digested.time, "published_us"));
+        let sql = format!("SELECT subject, {headers}, payload, {time} FROM {} WHERE id = ?", self.table);
         let digest = |row: &rusqlite::Row<'_>| {
             let mut digest = Sha256::new();
-            for column in 0..3 {
+            for column in 0..4 {
                 let value = row.get_ref(column)?;
                 let bytes = stored_event::payload(value);
                 digest.update([u8::from(value == ValueRef::Null)]);
                 digest.update((bytes.len() as u64).to_le_bytes());
                 digest.update(bytes);
             }
-            Ok(data_encoding::HEXLOWER.encode(&digest.finalize()))
+            Ok(data_encoding::HEXLOWER.encode(&digest.finalize()[..16]))
         };
         connection.prepare_cached(&sql)?.query_row([id], digest).optional()
     }
@@ -181,4 +206,20 @@ impl Rows {
         let sql = format!("DELETE FROM {} WHERE id = ?", self.table);
         Ok(connection.prepare_cached(&sql)?.execute([id])? as u64)
     }
+}
+
+/// The event of a row. `None`: a collector has stored it from a stream.
+fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<StoredEvent>> {
+    if row.get(5)? {
+        return Ok(None);
+    }
+    let text = |at: usize| -> rusqlite::Result<Option<String>> {
+        let bytes = row.get_ref(at)?.as_bytes_or_null().unwrap_or_default();
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+    };
+    let (subject, headers) = (text(1)?.unwrap_or_default(), text(2)?);
+    let payload = stored_event::payload(row.get_ref(3)?);
+    let event = stored_event::event(&subject, headers.as_deref(), &payload);
+    let recorded_us = row.get_ref(4)?.as_i64().unwrap_or_else(|_| now_us());
+    Ok(Some(StoredEvent { position: row.get(0)?, recorded_us, event }))
 }

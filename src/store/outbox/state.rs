@@ -1,19 +1,23 @@
 //! The tables in which the position is kept, and by what it is recognised that it is that of these rows.
 
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::history::{History, Known, Verdict};
 use super::rows::Rows;
 use crate::error::{DatabaseFault, Error};
 use crate::event_id::{NameRange, draw_name};
 use crate::printable;
 use crate::store::schema;
 use crate::store::sqlite_error::database_error;
+use crate::store::stored_event::FirstRefusal;
 
 /// By the table: all rows up to `position` are in a stream or given up, and those up to `named` have a name. `passed` rows up to the position are
-/// known, and the one at it has the digest `last_row`. In a file of its own, `path` and `inode` are those of the database.
+/// known. In a file of its own, `path` and `inode` are those of the database. By `samples`, the table is recognised: see [`History`]; they
+/// were taken while the database had this `schema_version`.
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS catchment_forward(
     source TEXT PRIMARY KEY,
@@ -26,7 +30,6 @@ CREATE TABLE IF NOT EXISTS catchment_forward(
 CREATE TABLE IF NOT EXISTS catchment_forward_checks(
     source TEXT PRIMARY KEY,
     passed INTEGER NOT NULL,
-    last_row TEXT,
     path TEXT,
     inode TEXT
 ) STRICT, WITHOUT ROWID;
@@ -36,6 +39,20 @@ CREATE TABLE IF NOT EXISTS catchment_forward_names(
     first INTEGER NOT NULL,
     name TEXT NOT NULL,
     PRIMARY KEY(source, first)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS catchment_forward_history(
+    source TEXT PRIMARY KEY,
+    samples TEXT NOT NULL,
+    schema_version INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS catchment_forward_refusals(
+    source TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    since_us INTEGER NOT NULL,
+    others_stored INTEGER NOT NULL,
+    PRIMARY KEY(source, id)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS catchment_forward_dead_letters(
@@ -53,16 +70,13 @@ pub(super) struct Start {
     pub(super) position: u64,
     pub(super) named: u64,
     pub(super) passed: u64,
-    pub(super) last_row: Option<String>,
+    pub(super) history: History,
+    /// The rows that the server refused.
+    pub(super) refused: HashMap<u64, FirstRefusal>,
     /// The row at the position, if it was forwarded.
     pub(super) last_sent: Option<u64>,
     /// Rows up to the position that are not known.
     pub(super) missed: u64,
-}
-
-/// Whether the row at the position is another than the one that was forwarded. One that was deleted tells nothing.
-pub(super) fn is_another(forwarded: Option<&str>, found: Option<&str>) -> bool {
-    matches!((forwarded, found), (Some(forwarded), Some(found)) if forwarded != found)
 }
 
 /// How many rows up to the position are known.
@@ -112,10 +126,39 @@ fn identity(path: &Path) -> (String, Option<String>) {
     (whole.to_string_lossy().into_owned(), inode)
 }
 
+/// A number that differs once the schema was changed: <https://sqlite.org/pragma.html#pragma_schema_version>.
+pub(super) fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "schema_version", |row| row.get(0))
+}
+
+/// The position, and up to which row rows have names.
+pub(super) fn position(state: &Connection, table: &str) -> rusqlite::Result<Option<(u64, u64)>> {
+    let sql = "SELECT position, named FROM catchment_forward WHERE source = ?";
+    state.prepare_cached(sql)?.query_row([table], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+}
+
+/// Says that rows were changed after they were forwarded.
+pub(super) fn log_changed(path: &Path, table: &str, ids: &[u64]) {
+    let (path, last) = (path.display(), ids.last().copied().unwrap_or_default());
+    log::warn!(
+        event = "forward.changed", database:% = path, table:% = table, rows = ids.len(), last = last;
+        "database {path}: table {table}: the content of row {last} was changed after it was forwarded: not forwarded again; if it is a new \
+         row, insert it again under a new id, and declare id with AUTOINCREMENT"
+    );
+}
+
+fn refusals(state: &Connection, table: &str) -> rusqlite::Result<HashMap<u64, FirstRefusal>> {
+    let sql = "SELECT id, since_us, others_stored FROM catchment_forward_refusals WHERE source = ?";
+    let row =
+        |row: &rusqlite::Row<'_>| Ok((row.get(0)?, FirstRefusal { at_us: row.get(1)?, others_stored: row.get(2)? }));
+    state.prepare(sql)?.query_map([table], row)?.collect()
+}
+
 impl Start {
     /// Makes the tables, and draws a name for the rows that have none.
     pub(super) fn begin(state: &Connection, source: &Connection, rows: &Rows, path: &Path) -> rusqlite::Result<Self> {
         let table = rows.table();
+        let mut changed = Vec::new();
         let transaction = Transaction::new_unchecked(state, TransactionBehavior::Immediate)?;
         transaction.execute_batch(TABLES)?;
         let sql = "INSERT OR IGNORE INTO catchment_forward(source, position, named, forwarded, given_up)
@@ -126,35 +169,54 @@ impl Start {
             transaction.query_row(sql, [table], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let sql = "INSERT OR IGNORE INTO catchment_forward_checks(source, passed) VALUES (?, ?)";
         transaction.execute(sql, params![table, rows.count(source, 0, position)?])?;
-        let sql = "SELECT passed, last_row FROM catchment_forward_checks WHERE source = ?";
-        let (mut passed, mut last_row): (u64, Option<String>) =
-            transaction.query_row(sql, [table], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let (last, found) = (rows.last(source)?, rows.digest(source, position)?);
-        let is_another = is_another(last_row.as_deref(), found.as_deref());
-        if last < named || is_another {
-            // Rows were deleted, and their ids are used again, or another copy of the database is at its place.
-            let path = path.display();
-            let why = if is_another {
-                format!("row {position} is not the one that was forwarded")
-            } else {
-                format!("it ends at row {last}, before row {named}, which was read already")
-            };
-            log::warn!(
-                event = "forward.restarted", database:% = path, table:% = table, position = position, last = last;
-                "database {path}: table {table}: {why}: its rows are numbered from the start again, and all are forwarded"
-            );
-            (position, named, passed, last_row) = (0, 0, 0, None);
-            transaction.execute("UPDATE catchment_forward SET position = 0, named = 0 WHERE source = ?", [table])?;
-            transaction.execute("DELETE FROM catchment_forward_names WHERE source = ?", [table])?;
-            transaction.execute("DELETE FROM catchment_forward_dead_letters WHERE source = ?", [table])?;
+        let sql = "SELECT passed FROM catchment_forward_checks WHERE source = ?";
+        let mut passed: u64 = transaction.query_row(sql, [table], |row| row.get(0))?;
+        let schema = schema_version(source)?;
+        let sql = "SELECT samples, schema_version FROM catchment_forward_history WHERE source = ?";
+        let samples =
+            |row: &rusqlite::Row<'_>| Ok((History::parse(&row.get::<_, String>(0)?), row.get::<_, i64>(1)? == schema));
+        let (mut history, is_same_schema) =
+            transaction.query_row(sql, [table], samples).optional()?.unwrap_or_default();
+        match history.verdict(source, rows, &Known { position, named, is_same_schema })? {
+            Verdict::Same => {}
+            Verdict::Changed(ids) => {
+                log_changed(path, table, &ids);
+                changed = ids;
+                history = history.refreshed(source, rows, &changed)?;
+            }
+            Verdict::Shortened(last) => {
+                let path = path.display();
+                log::warn!(
+                    event = "forward.shortened", database:% = path, table:% = table, position = position, last = last;
+                    "database {path}: table {table}: it was cut after row {last}, and row {named} was read already: rows after {last} are taken for new ones"
+                );
+                (position, named, history) = (position.min(last), last, history.through(last));
+            }
+            Verdict::Restarted(why) => {
+                let path = path.display();
+                log::warn!(
+                    event = "forward.restarted", database:% = path, table:% = table, position = position;
+                    "database {path}: table {table}: {why}: its rows are numbered from the start again, and all are forwarded"
+                );
+                (position, named, passed, history) = (0, 0, 0, History::default());
+            }
         }
+        let sql = "UPDATE catchment_forward SET position = ?2, named = ?3 WHERE source = ?1";
+        transaction.execute(sql, params![table, position, named])?;
+        for of in ["names WHERE first", "dead_letters WHERE id", "refusals WHERE id"] {
+            transaction
+                .execute(&format!("DELETE FROM catchment_forward_{of} > ?2 AND source = ?1"), params![table, named])?;
+        }
+        let sql = "DELETE FROM catchment_forward_refusals WHERE source = ?1 AND id <= ?2";
+        transaction.execute(sql, params![table, position])?;
+        let sql = "INSERT OR REPLACE INTO catchment_forward_history(source, samples, schema_version) VALUES (?, ?, ?)";
+        transaction.execute(sql, params![table, history.text(), schema])?;
         let below = rows.below(source, position)?;
         // The others were deleted.
         passed = passed.min(below);
         let (whole, inode) = identity(path);
-        let sql =
-            "UPDATE catchment_forward_checks SET passed = ?2, last_row = ?3, path = ?4, inode = ?5 WHERE source = ?1";
-        transaction.execute(sql, params![table, passed, last_row, whole, inode])?;
+        let sql = "UPDATE catchment_forward_checks SET passed = ?2, path = ?3, inode = ?4 WHERE source = ?1";
+        transaction.execute(sql, params![table, passed, whole, inode])?;
         let sql = "INSERT OR REPLACE INTO catchment_forward_names(source, first, name) VALUES (?, ?, ?)";
         let first = (named + 1).min(i64::MAX.unsigned_abs());
         transaction.execute(sql, params![table, first, draw_name()])?;
@@ -168,9 +230,11 @@ impl Start {
         let ranges = transaction.prepare(sql)?.query_map([table], range)?.collect::<rusqlite::Result<_>>()?;
         let sql = "SELECT count(*) FROM catchment_forward_dead_letters WHERE source = ?1 AND id = ?2";
         let was_given_up: bool = transaction.query_row(sql, params![table, position], |row| row.get(0))?;
-        let is_known = last_row.is_some() && last_row == found && !was_given_up;
+        // One whose content was changed is not deleted.
+        let is_known = !was_given_up && !changed.contains(&position) && history.has(source, rows, position)?;
+        let refused = refusals(&transaction, table)?;
         transaction.commit()?;
         let last_sent = is_known.then_some(position);
-        Ok(Self { names: ranges, position, named, passed, last_row, last_sent, missed: below - passed })
+        Ok(Self { names: ranges, position, named, passed, history, refused, last_sent, missed: below - passed })
     }
 }

@@ -92,7 +92,7 @@ fn deleted_rows_leave_the_last_and_those_that_were_given_up() {
     let mut outbox = Outbox::open(&OutboxOptions { deletes: true, ..folder.options() }).expect("opens");
     let read = outbox.after(0, 9, 999).expect("reads");
     let why = read[1].event.clone().expect_err("is no subject");
-    outbox.give_up(&[(2, why)]).expect("writes");
+    outbox.give_up(&[GivenUp { position: 2, reason: why, may_be_stored: false }]).expect("writes");
     outbox.done_through(4).expect("writes");
     drop(outbox);
     assert_eq!(folder.status(), (4, 0, 3, 1));
@@ -101,6 +101,177 @@ fn deleted_rows_leave_the_last_and_those_that_were_given_up() {
     assert_eq!(ids(&outbox.after(4, 9, 999).expect("reads")), [5]);
     let left = Rows::of(&folder.options().path, &outbox.source, "outbox").expect("rows");
     assert_eq!(ids(&left.read(&outbox.source, 0, 9, 999).expect("reads").events), [2, 4, 5]);
+}
+
+/// Publishes all rows.
+fn forward(outbox: &mut Outbox) -> Vec<u64> {
+    let read = ids(&outbox.after(outbox.position(), 999, 1 << 20).expect("reads"));
+    if let Some(last) = read.last() {
+        outbox.done_through(*last).expect("writes");
+    }
+    read
+}
+
+fn refused(outbox: &mut Outbox) -> String {
+    let ended = outbox.after(outbox.position(), 999, 1 << 20).expect_err("is refused");
+    assert_eq!(ended.fault, DatabaseFault::Conflict, "{ended}");
+    ended.to_string()
+}
+
+#[test]
+fn a_row_that_was_changed_is_not_forwarded_again() {
+    for (columns, deletes) in [("", false), ("", true), (" AUTOINCREMENT", false), (" AUTOINCREMENT", true)] {
+        let folder =
+            Folder::new(&format!("CREATE TABLE outbox(id INTEGER PRIMARY KEY{columns}, subject TEXT, payload)"));
+        let options = OutboxOptions { deletes, ..folder.options() };
+        folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1), ('a', 2), ('a', 3)");
+        let mut outbox = Outbox::open(&options).expect("opens");
+        assert_eq!(forward(&mut outbox), [1, 2, 3]);
+        folder.run("UPDATE outbox SET payload = 'while it runs' WHERE id = 3");
+        assert!(forward(&mut outbox).is_empty());
+        drop(outbox);
+        folder.run("UPDATE outbox SET payload = 'while it does not' WHERE id = 3");
+        let mut outbox = Outbox::open(&options).expect("opens");
+        assert!(forward(&mut outbox).is_empty());
+        folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 4)");
+        assert_eq!(forward(&mut outbox), [4]);
+        let left = outbox.source.query_row("SELECT min(id) FROM outbox", [], |row| row.get::<_, u64>(0));
+        assert_eq!(left, Ok(if deletes { 3 } else { 1 }), "what was changed is not deleted");
+    }
+}
+
+#[test]
+fn all_rows_may_be_changed_where_no_id_is_used_again() {
+    let folder = Folder::new("CREATE TABLE outbox(id INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT, payload)");
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1), ('a', 2), ('a', 3)");
+    assert_eq!(forward(&mut folder.open()), [1, 2, 3]);
+    folder.run("UPDATE outbox SET payload = 'changed'");
+    assert!(forward(&mut folder.open()).is_empty());
+    folder.run(
+        "DROP TABLE outbox; CREATE TABLE outbox(id INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT, payload);
+                INSERT INTO outbox(subject, payload) VALUES ('b', 1), ('b', 2), ('b', 3), ('b', 4)",
+    );
+    assert_eq!(forward(&mut folder.open()), [1, 2, 3, 4], "it is another table");
+}
+
+#[test]
+fn rows_after_the_end_of_a_shorter_table_are_new_and_no_other() {
+    let folder = Folder::new(TABLE);
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1), ('a', 2), ('a', 3), ('a', 4)");
+    let mut outbox = folder.open();
+    assert_eq!(forward(&mut outbox), [1, 2, 3, 4]);
+    let before = number(&outbox, 2);
+    folder.run("DELETE FROM outbox WHERE id > 2");
+    assert!(refused(&mut outbox).contains("was cut after row 2"), "{}", refused(&mut outbox));
+    drop(outbox);
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 'another 3')");
+    let mut outbox = folder.open();
+    assert_eq!(forward(&mut outbox), [3]);
+    assert_ne!(number(&outbox, 3).0, before.0);
+}
+
+#[test]
+fn a_restored_database_with_a_state_file_doubles_no_row() {
+    let folder = Folder::new(TABLE);
+    let options = OutboxOptions { state: Some(folder.0.path().join("state.db")), ..folder.options() };
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1), ('a', 2)");
+    let mut outbox = Outbox::open(&options).expect("opens");
+    assert_eq!(forward(&mut outbox), [1, 2]);
+    let backup = folder.0.path().join("backup");
+    std::fs::copy(folder.options().path, &backup).expect("copies");
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 3), ('a', 4)");
+    assert_eq!(forward(&mut outbox), [3, 4]);
+    drop(outbox);
+    std::fs::copy(&backup, folder.options().path).expect("copies");
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 'another 3')");
+    let mut outbox = Outbox::open(&options).expect("opens");
+    assert_eq!(forward(&mut outbox), [3]);
+}
+
+#[test]
+fn a_database_that_was_restored_from_long_ago_loses_no_new_row() {
+    let folder = Folder::new(TABLE);
+    let options = OutboxOptions { state: Some(folder.0.path().join("state.db")), ..folder.options() };
+    let add = |rows: u64| {
+        folder.run(&format!(
+            "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+             INSERT INTO outbox(subject, payload) SELECT 'a', hex(randomblob(8)) FROM n"
+        ));
+    };
+    add(200);
+    let mut outbox = Outbox::open(&options).expect("opens");
+    assert_eq!(forward(&mut outbox).len(), 200);
+    let backup = folder.0.path().join("backup");
+    std::fs::copy(folder.options().path, &backup).expect("copies");
+    add(300);
+    assert_eq!(forward(&mut outbox).len(), 300);
+    drop(outbox);
+    std::fs::copy(&backup, folder.options().path).expect("copies");
+    add(20);
+    let sent = forward(&mut Outbox::open(&options).expect("opens"));
+    assert!(sent.ends_with(&(201..=220).collect::<Vec<_>>()) && sent.len() < 120, "{sent:?}");
+}
+
+#[test]
+fn a_position_that_was_restored_is_not_overwritten() {
+    let folder = Folder::new(TABLE);
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1), ('a', 2), ('a', 3)");
+    let mut outbox = folder.open();
+    outbox.after(0, 9, 999).expect("reads");
+    outbox.done_through(2).expect("writes");
+    folder.run("UPDATE catchment_forward SET position = 1");
+    let ended = outbox.done_through(3).expect_err("is not ours").to_string();
+    assert!(ended.contains("the position in it was changed while rows were forwarded"), "{ended}");
+    assert!(refused(&mut outbox).contains("was restored"));
+    drop(outbox);
+    assert_eq!(folder.open().position(), 1);
+}
+
+#[test]
+fn columns_that_are_added_are_used_at_once() {
+    let folder = Folder::new(TABLE);
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1)");
+    let mut outbox = folder.open();
+    assert_eq!(forward(&mut outbox), [1]);
+    folder.run(
+        "ALTER TABLE outbox ADD COLUMN headers TEXT DEFAULT '{}'; ALTER TABLE outbox ADD COLUMN stream TEXT;
+         ALTER TABLE outbox ADD COLUMN published_us INTEGER DEFAULT 5;
+         INSERT INTO outbox(subject, payload, headers, stream) VALUES ('a', 2, '{\"A\":\"1\"}', NULL), ('a', 3, NULL, 'S')",
+    );
+    let read = outbox.after(1, 9, 999).expect("reads");
+    assert_eq!((ids(&read), read[0].recorded_us), (vec![2], 5));
+    assert_eq!(read[0].event.as_ref().expect("an event").headers(), [("A".to_owned(), "1".to_owned())]);
+    outbox.done_through(2).expect("writes");
+    drop(outbox);
+    assert!(forward(&mut folder.open()).is_empty(), "the earlier rows have other columns, and are the same");
+    folder.run("ALTER TABLE outbox RENAME COLUMN payload TO body");
+    let mut outbox = Outbox::open(&folder.options());
+    assert!(outbox.as_mut().expect_err("lacks a column").to_string().contains("no column payload"));
+}
+
+#[test]
+fn a_refusal_is_noted_until_the_row_is_done_and_a_changed_row_is_read_again() {
+    let folder = Folder::new(TABLE);
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1), ('a', 2), ('a', 3)");
+    let mut outbox = folder.open();
+    outbox.after(0, 9, 999).expect("reads");
+    outbox.note_refused(&[1, 2], true).expect("notes");
+    let asked: BTreeSet<u64> = [1, 2].into();
+    assert!(outbox.changed(&asked).expect("reads").is_empty(), "nothing has changed");
+    folder.run("UPDATE outbox SET subject = 'b' WHERE id = 2; DELETE FROM outbox WHERE id = 1");
+    let found = outbox.changed(&asked).expect("reads");
+    let subject =
+        found[1].1.as_ref().and_then(|stored| stored.event.clone().ok()).expect("an event").subject().to_owned();
+    assert_eq!((found[0].1.is_none(), &*subject), (true, "b"));
+    drop(outbox);
+    let mut outbox = folder.open();
+    let refused = outbox.refused();
+    assert!(refused.len() == 2 && refused[&2].others_stored, "{refused:?}");
+    outbox.after(0, 9, 999).expect("reads");
+    outbox.done_through(2).expect("writes");
+    drop(outbox);
+    assert!(folder.open().refused().is_empty());
+    assert_eq!(folder.status(), (2, 1, 1, 0));
 }
 
 #[test]

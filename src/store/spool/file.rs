@@ -21,9 +21,10 @@ use crate::store::{new_database, schema};
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"cSpo");
 
 /// The version of these tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
-/// The only row of `catchment_spool` counts what is in the other tables. `number` of an event is its distance from `first`.
+/// The only row of `catchment_spool` counts what is in the other tables. `last` is the highest position that an event ever had; `file` tells
+/// the file from a copy. `number` of an event is its distance from `first`. `through` is the last position of a name, NULL while its start runs.
 const TABLES: &str = "
 CREATE TABLE catchment_spool(
     version INTEGER NOT NULL,
@@ -31,13 +32,16 @@ CREATE TABLE catchment_spool(
     bytes INTEGER NOT NULL,
     forwarded INTEGER NOT NULL,
     dropped INTEGER NOT NULL,
-    dead_letters INTEGER NOT NULL
+    dead_letters INTEGER NOT NULL,
+    last INTEGER NOT NULL DEFAULT 0,
+    file TEXT
 ) STRICT;
 
 CREATE TABLE catchment_spool_names(
     first INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    started_us INTEGER NOT NULL
+    started_us INTEGER NOT NULL,
+    through INTEGER
 ) STRICT;
 
 CREATE TABLE catchment_spool_events(
@@ -59,10 +63,33 @@ CREATE TABLE catchment_spool_dead_letters(
     headers TEXT,
     payload ANY NOT NULL,
     error TEXT NOT NULL,
-    given_up_us INTEGER NOT NULL
+    given_up_us INTEGER NOT NULL,
+    may_be_stored INTEGER NOT NULL DEFAULT 1
 ) STRICT;
 
-INSERT INTO catchment_spool VALUES (1, 0, 0, 0, 0, 0);
+CREATE TABLE catchment_spool_refusals(
+    position INTEGER PRIMARY KEY,
+    since_us INTEGER NOT NULL,
+    others_stored INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO catchment_spool(version, events, bytes, forwarded, dropped, dead_letters) VALUES (2, 0, 0, 0, 0, 0);
+";
+
+/// From version 1, which did not note which positions were used: the next ones are far from them.
+const UPGRADE: &str = "
+BEGIN IMMEDIATE;
+ALTER TABLE catchment_spool ADD COLUMN last INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE catchment_spool ADD COLUMN file TEXT;
+ALTER TABLE catchment_spool_names ADD COLUMN through INTEGER;
+ALTER TABLE catchment_spool_dead_letters ADD COLUMN may_be_stored INTEGER NOT NULL DEFAULT 1;
+CREATE TABLE catchment_spool_refusals(
+    position INTEGER PRIMARY KEY,
+    since_us INTEGER NOT NULL,
+    others_stored INTEGER NOT NULL
+) STRICT;
+UPDATE catchment_spool SET version = 2, last = 1099511627776 + (SELECT max(first) FROM catchment_spool_names);
+COMMIT;
 ";
 
 /// Files up to this size are checked completely.
@@ -132,6 +159,10 @@ fn examine(path: &Path, patience: Duration) -> Result<Found, Error> {
         "ok".into()
     };
     if found == "ok" {
+        let version = version_of(&connection).map_err(on_error)?;
+        if version < VERSION {
+            connection.execute_batch(UPGRADE).map_err(on_error)?;
+        }
         return Ok(Found::Spool);
     }
     let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
@@ -151,13 +182,16 @@ pub(super) fn must_be_spool(path: &Path, connection: &Connection, tables: &[Stri
         let detail = format!("it is a database and no spool (tables: {named})");
         return Err(refused(detail, "give the spool a path of its own"));
     }
-    let version: i64 =
-        connection.query_row("SELECT version FROM catchment_spool", [], |row| row.get(0)).map_err(on_error)?;
+    let version = version_of(connection).map_err(on_error)?;
     if version > VERSION {
         let detail = format!("its tables have version {version}, made by a later catchment");
         return Err(refused(detail, "use that one"));
     }
     Ok(())
+}
+
+fn version_of(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT version FROM catchment_spool", [], |row| row.get(0))
 }
 
 /// Whether the file is a spool that is damaged, and not the file of another program.
@@ -241,6 +275,11 @@ fn free_name(file: &Path) -> PathBuf {
     let names = std::iter::once(String::new()).chain((2..).map(|number| format!("-{number}")));
     let mut free = names.map(|number| ending(file, &format!(".damaged-{time}{number}")));
     free.find(|path| !path.exists() && !ending(path, "-wal").exists()).unwrap_or_else(|| file.to_owned())
+}
+
+/// The file `-wal` of a spool.
+pub(super) fn log_of(spool: &Path) -> PathBuf {
+    ending(&followed(spool), "-wal")
 }
 
 fn ending(file: &Path, ending: &str) -> PathBuf {

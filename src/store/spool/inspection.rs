@@ -5,11 +5,13 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::file::must_be_spool;
-use super::{SpoolTotals, totals};
-use crate::error::Error;
+use super::pages::{Cell, Pages};
+use super::totals::{SpoolTotals, totals};
+use crate::error::{DatabaseFault, Error};
 use crate::store::read_connection::ReadConnection;
 use crate::store::reader::{Value, value};
 use crate::store::schema;
+use crate::store::sqlite_error::of_spool;
 
 /// A spool that is only read.
 #[derive(Debug)]
@@ -48,8 +50,8 @@ impl SpoolInspection {
     ///
     /// [`Error::Database`]: there is no such file, or it is no spool.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let connection = ReadConnection::open(path)?;
-        let tables = connection.read(schema::tables)?;
+        let connection = ReadConnection::open(path).map_err(of_spool)?;
+        let tables = connection.read(schema::tables).map_err(of_spool)?;
         must_be_spool(path, connection.sqlite(), &tables)?;
         Ok(Self(connection))
     }
@@ -73,12 +75,47 @@ impl SpoolInspection {
         self.0.read(|connection| connection.prepare(sql)?.query_map([], |row| row.get(0))?.next().transpose())
     }
 
-    /// Passes the events of this part to `each`, in their order. Where the file is damaged, tries to continue behind the damage.
+    /// Passes the events of this part of a file to `each`, in their order. Where the file is damaged, passes those that SQLite can read, and then
+    /// those that are found on the pages of the file, in their order too.
     ///
     /// # Errors
     ///
-    /// The outer error is that of `each`. The inner is the first of the database: events are missing.
+    /// The outer error is that of `each`. The inner is the first of the database: events may be missing.
     pub fn each<E>(
+        path: &Path,
+        part: SpoolPart,
+        mut each: impl FnMut(SpoolLine) -> Result<(), E>,
+    ) -> Result<Result<(), Error>, E> {
+        let mut ids = Vec::new();
+        let error = match Self::open(path) {
+            Ok(spool) => {
+                let read = spool.each_by_sqlite(part, |line| {
+                    ids.push(line.id);
+                    each(line)
+                })?;
+                let Err(error) = read else { return Ok(Ok(())) };
+                error
+            }
+            Err(error @ Error::Database { fault: DatabaseFault::Corrupt, .. }) => error,
+            Err(error) => return Ok(Err(error)),
+        };
+        if !matches!(error, Error::Database { fault: DatabaseFault::Corrupt, .. }) {
+            return Ok(Err(error));
+        }
+        // No connection uses the file any more.
+        let Ok(pages) = Pages::open(path) else { return Ok(Err(error)) };
+        for place in pages.rows(|row| line(part, 0, row).is_some()) {
+            if ids.binary_search(&place.rowid).is_ok() {
+                continue;
+            }
+            if let Some(line) = pages.row(place).and_then(|row| line(part, place.rowid, &row)) {
+                each(line)?;
+            }
+        }
+        Ok(Err(error))
+    }
+
+    fn each_by_sqlite<E>(
         &self,
         part: SpoolPart,
         mut each: impl FnMut(SpoolLine) -> Result<(), E>,
@@ -107,6 +144,47 @@ impl SpoolInspection {
         }
         Ok(first_error.map_or(Ok(()), Err))
     }
+}
+
+/// The event of a row that was found on a page, if it is one.
+fn line(part: SpoolPart, id: i64, row: &[Cell]) -> Option<SpoolLine> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let (recorded_us, subject, headers, payload, error) = match (part, row) {
+        (
+            SpoolPart::Waiting,
+            [Cell::Null, Cell::Integer(at), Cell::Integer(_), Cell::Text(subject), headers, payload],
+        ) => (at, subject, headers, payload, None),
+        (
+            SpoolPart::DeadLetters,
+            [
+                Cell::Null,
+                Cell::Text(_),
+                Cell::Integer(_),
+                Cell::Integer(at),
+                Cell::Integer(_),
+                Cell::Text(subject),
+                headers,
+                payload,
+                Cell::Text(error),
+                Cell::Integer(_),
+                ..,
+            ],
+        ) => (at, subject, headers, payload, Some(text(error)?)),
+        _ => return None,
+    };
+    let headers = match headers {
+        Cell::Null => None,
+        Cell::Text(json) => Some(text(json)?),
+        _ => return None,
+    };
+    let payload = match payload {
+        Cell::Null => return None,
+        Cell::Integer(number) => Value::Integer(*number),
+        Cell::Real(number) => Value::Real(*number),
+        Cell::Text(bytes) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
+        Cell::Blob(bytes) => Value::Blob(bytes.clone()),
+    };
+    Some(SpoolLine { id, recorded_us: *recorded_us, subject: text(subject)?, headers, payload, error })
 }
 
 /// Reads the rows after this one, until `each` returns `false`.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Spool, SpoolLimits, Sum};
+use super::{Spool, SpoolLimits, Sum, refusals};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Batch, Committed, Delivery, Problem, Refusal, Sink};
 use crate::store::columns::{headers_json, micros, text_or_blob};
@@ -53,6 +53,7 @@ impl Sink for SpoolSink {
                 error.with_remedy("put it back, or start again with the file that is there now"),
             ));
         }
+        self.spool.must_have_room(batch.bytes() as u64).map_err(Refusal::Retry)?;
         let Self { spool, limits, headers, unclear } = self;
         let first = spool.first();
         let was_unclear = std::mem::replace(unclear, true);
@@ -61,7 +62,7 @@ impl Sink for SpoolSink {
             if was_unclear && is_stored(transaction, first + batch.after().sequence - 1)? {
                 return Ok(None);
             }
-            let mut added = Sum::default();
+            let (mut added, mut last) = (Sum::default(), 0);
             let sql = "INSERT INTO catchment_spool_events(position, recorded_us, size, subject, headers, payload)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
             let mut insert = transaction.prepare_cached(sql)?;
@@ -70,13 +71,16 @@ impl Sink for SpoolSink {
                 let (mark, size) = (delivery.mark, size(&delivery) as u64);
                 let payload = text_or_blob(delivery.payload);
                 let position = first + mark.sequence - 1;
+                last = position;
                 insert.execute(params![position, micros(mark), size, delivery.subject, headers, payload])?;
                 added.add(size);
             }
-            let sql = "UPDATE catchment_spool SET events = events + ?1, bytes = bytes + ?2 RETURNING events, bytes";
-            let total = transaction.prepare_cached(sql)?.query_row(params![added.events, added.bytes], |row| {
-                Ok(Sum { events: row.get(0)?, bytes: row.get(1)? })
-            })?;
+            let sql = "UPDATE catchment_spool SET events = events + ?1, bytes = bytes + ?2, last = max(last, ?3)
+                       RETURNING events, bytes";
+            let total =
+                transaction.prepare_cached(sql)?.query_row(params![added.events, added.bytes, last], |row| {
+                    Ok(Sum { events: row.get(0)?, bytes: row.get(1)? })
+                })?;
             limits.map_or(Ok(None), |limits| drop_oldest(transaction, &total, limits))
         });
         match committed {
@@ -122,6 +126,7 @@ fn drop_oldest(connection: &Connection, total: &Sum, limits: SpoolLimits) -> rus
     }
     if let Some(last) = last {
         connection.prepare_cached("DELETE FROM catchment_spool_events WHERE position <= ?")?.execute([last])?;
+        refusals::forget(connection, (0, last))?;
         connection
             .prepare_cached(
                 "UPDATE catchment_spool SET events = events - ?1, bytes = bytes - ?2, dropped = dropped + ?1",

@@ -1,7 +1,9 @@
 use std::path::{Path, PathBuf};
 
 use super::file::make;
+use super::pages::Pages;
 use super::*;
+use crate::event_id::WIDTH;
 use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Sink};
 use crate::store::Lock;
 
@@ -59,6 +61,17 @@ fn commit(sink: &mut SpoolSink, sequences: std::ops::RangeInclusive<u64>) -> Res
     sink.commit(&batch).map(drop)
 }
 
+fn given_up(position: u64, may_be_stored: bool) -> GivenUp {
+    GivenUp { position, reason: "no stream".into(), may_be_stored }
+}
+
+/// The name and the number of the event at this position.
+fn number(spool: &Spool, position: u64) -> (String, u64) {
+    let names = spool.names();
+    let range = names.iter().rev().find(|range| range.first <= position).expect("has a name");
+    (range.name.clone(), position - range.first)
+}
+
 fn payloads(spool: &Spool) -> Vec<String> {
     let read = spool.reader().after(0, usize::MAX >> 1, usize::MAX).expect("reads");
     read.into_iter()
@@ -75,7 +88,7 @@ fn events_stay_in_order_until_they_are_removed_or_given_up() {
     let spool = folder.open();
     commit(&mut spool.sink(None), 1..=5).expect("commits");
     assert_eq!(folder.totals(), SpoolTotals { events: 5, bytes: 50, ..SpoolTotals::default() });
-    spool.give_up(&[(2, "no stream".into())]).expect("gives up");
+    spool.give_up(&[given_up(2, false)]).expect("gives up");
     spool.remove_through(3).expect("removes");
     let totals = SpoolTotals { events: 2, bytes: 20, forwarded: 2, dead_letters: 1, ..SpoolTotals::default() };
     assert_eq!((folder.totals(), payloads(&spool)), (totals, vec!["4:4".into(), "5:5".into()]));
@@ -84,7 +97,7 @@ fn events_stay_in_order_until_they_are_removed_or_given_up() {
     let inspected = SpoolInspection::open(&folder.path()).expect("opens");
     assert_eq!((inspected.totals().expect("reads"), inspected.oldest_us().expect("reads")), (totals, Some(4)));
     let mut letters = Vec::new();
-    let all = inspected.each::<()>(SpoolPart::DeadLetters, |line| {
+    let all = SpoolInspection::each::<()>(&folder.path(), SpoolPart::DeadLetters, |line| {
         letters.push((line.id, line.subject, line.error));
         Ok(())
     });
@@ -122,21 +135,116 @@ fn no_two_events_have_the_same_name_and_number() {
 }
 
 #[test]
-fn dead_letters_are_tried_again_under_another_number() {
+fn dead_letters_keep_their_numbers_while_a_database_can_tell() {
     let folder = Folder::new();
     let spool = folder.open();
     commit(&mut spool.sink(None), 1..=4).expect("commits");
-    spool.give_up(&[(2, "no".into()), (3, "no".into())]).expect("gives up");
+    let before = [2, 3].map(|position| number(&spool, position));
+    spool.give_up(&[given_up(2, true), given_up(3, false)]).expect("gives up");
+    spool.remove_through(4).expect("removes");
     drop(spool);
     let retrying = folder.open();
-    assert_eq!(retrying.retry_dead_letters().expect("moves"), 2);
-    assert_eq!(retrying.retry_dead_letters().expect("moves"), 0);
-    assert_eq!(folder.totals(), SpoolTotals { events: 4, bytes: 40, ..SpoolTotals::default() });
+    let same = RetriedLetters { same: 2, ..RetriedLetters::default() };
+    assert_eq!(retrying.retry_dead_letters(false).expect("moves"), same);
+    assert_eq!(retrying.retry_dead_letters(false).expect("moves"), RetriedLetters::default());
+    assert_eq!(folder.totals(), SpoolTotals { events: 2, bytes: 20, forwarded: 2, ..SpoolTotals::default() });
     drop(retrying);
     let next = folder.open();
-    assert_eq!(payloads(&next), ["1:1", "4:4", "5:2", "6:3"]);
-    let firsts: Vec<u64> = next.names().iter().map(|range| range.first).collect();
-    assert_eq!((firsts, next.first()), (vec![1, 5, 7], 7));
+    assert_eq!(
+        (payloads(&next), [2, 3].map(|position| number(&next, position))),
+        (vec!["2:2".into(), "3:3".into()], before)
+    );
+    commit(&mut next.sink(None), 1..=1).expect("commits");
+    assert_eq!(payloads(&next)[2], format!("{}:1", next.first()), "no position is used twice");
+}
+
+#[test]
+fn dead_letters_that_a_database_would_not_recognise_stay_unless_they_are_nowhere() {
+    let folder = Folder::new();
+    let spool = folder.open();
+    let last = WIDTH + 2;
+    commit(&mut spool.sink(None), 1..=last).expect("commits");
+    spool.give_up(&[given_up(1, true), given_up(2, false), given_up(3, true)]).expect("gives up");
+    spool.remove_through(last).expect("removes");
+    drop(spool);
+    let copies = [Folder::new(), Folder::new()];
+    for copy in &copies {
+        std::fs::copy(folder.path(), copy.path()).expect("copies");
+    }
+    let retried = RetriedLetters { same: 1, renumbered: 1, left: 1 };
+    assert_eq!(folder.open().retry_dead_letters(false).expect("moves"), retried);
+    assert_eq!(payloads(&folder.open()), ["3:3".to_owned(), format!("{}:2", last + 2)]);
+    // In a copy it is not known how many numbers the original used after it was made. Copies use the same new numbers.
+    let numbers = copies.map(|copy| {
+        let one = copy.open();
+        let left = RetriedLetters { left: 3, ..RetriedLetters::default() };
+        assert_eq!(one.retry_dead_letters(false).expect("moves"), left);
+        drop(one);
+        let renumbered = RetriedLetters { renumbered: 3, ..RetriedLetters::default() };
+        assert_eq!(copy.open().retry_dead_letters(true).expect("moves"), renumbered);
+        let next = copy.open();
+        let positions: Vec<u64> =
+            next.reader().after(0, 9, 999).expect("reads").iter().map(|event| event.position).collect();
+        positions.into_iter().map(|position| number(&next, position)).collect::<Vec<_>>()
+    });
+    assert_eq!((numbers[0].len(), &numbers[0]), (3, &numbers[1]));
+    assert!(numbers[0].iter().all(|(_, number)| *number == 0) && numbers[0][0].0 != numbers[0][1].0, "{numbers:?}");
+}
+
+#[test]
+fn a_dead_letter_with_a_number_of_its_own_keeps_it() {
+    let folder = Folder::new();
+    let spool = folder.open();
+    commit(&mut spool.sink(None), 1..=WIDTH + 1).expect("commits");
+    spool.give_up(&[given_up(1, true)]).expect("gives up");
+    spool.remove_through(WIDTH + 1).expect("removes");
+    drop(spool);
+    assert_eq!(folder.open().retry_dead_letters(true).expect("moves").renumbered, 1);
+    let again = folder.open();
+    let position = again.reader().after(0, 9, 999).expect("reads")[0].position;
+    let before = number(&again, position);
+    again.give_up(&[given_up(position, false)]).expect("gives up");
+    drop(again);
+    assert_eq!(folder.open().retry_dead_letters(false).expect("moves").same, 1);
+    assert_eq!(number(&folder.open(), position), before);
+}
+
+#[test]
+fn refusals_are_noted_until_the_event_is_gone() {
+    let folder = Folder::new();
+    let spool = folder.open();
+    commit(&mut spool.sink(None), 1..=4).expect("commits");
+    spool.note_refused(&[2, 3, 4], false).expect("notes");
+    spool.note_refused(&[], true).expect("notes");
+    spool.note_refused(&[4], false).expect("notes");
+    spool.remove(&[(1, 1), (3, 3)]).expect("removes");
+    assert_eq!((payloads(&spool), folder.totals().forwarded), (vec!["2:2".into(), "4:4".into()], 2));
+    drop(spool);
+    let spool = folder.open();
+    let refused = spool.refusals().expect("reads");
+    assert!(refused.len() == 2 && refused[&2].others_stored && !refused[&4].others_stored, "{refused:?}");
+    assert!((now_us() - refused[&2].at_us) < 60_000_000, "{refused:?}");
+    spool.give_up(&[given_up(2, false)]).expect("gives up");
+    spool.remove_through(4).expect("removes");
+    assert!(spool.refusals().expect("reads").is_empty());
+}
+
+#[test]
+fn a_spool_of_an_earlier_version_is_used_on() {
+    let folder = Folder::new();
+    let spool = folder.open();
+    commit(&mut spool.sink(None), 1..=3).expect("commits");
+    spool.give_up(&[given_up(2, true)]).expect("gives up");
+    drop(spool);
+    let connection = Connection::open(folder.path()).expect("opens");
+    let sql = "ALTER TABLE catchment_spool DROP COLUMN last; ALTER TABLE catchment_spool DROP COLUMN file;
+               ALTER TABLE catchment_spool_names DROP COLUMN through; DROP TABLE catchment_spool_refusals;
+               ALTER TABLE catchment_spool_dead_letters DROP COLUMN may_be_stored; UPDATE catchment_spool SET version = 1";
+    connection.execute_batch(sql).expect("SQL");
+    drop(connection);
+    let spool = folder.open();
+    assert!(payloads(&spool) == ["1:1", "3:3"] && spool.first() > 1 << 40, "{}", spool.first());
+    assert_eq!(spool.retry_dead_letters(false).expect("moves").left, 1);
 }
 
 #[test]
@@ -211,14 +319,90 @@ fn a_damaged_spool_is_moved_aside_whole() {
     let aside = folder.folder.path().join(aside);
     assert_eq!(std::fs::read(&aside).expect("reads"), before);
     // What can be read is read, also behind the damage.
-    let (mut read, mut last) = (0, 0);
-    let inspected = SpoolInspection::open(&aside).expect("opens");
-    let ended = inspected.each::<()>(SpoolPart::Waiting, |line| {
-        (read, last) = (read + 1, line.id);
+    let (read, ended) = exported(&aside, SpoolPart::Waiting);
+    assert!(ended.is_err(), "some are missing");
+    assert!(read.last() == Some(&5_000) && (3_000..5_000).contains(&read.len()), "{} events", read.len());
+}
+
+/// The ids of the events that can be read.
+fn exported(path: &Path, part: SpoolPart) -> (Vec<i64>, Result<(), Error>) {
+    let mut ids = Vec::new();
+    let ended = SpoolInspection::each::<()>(path, part, |line| {
+        assert_eq!(line.subject, "a.b");
+        ids.push(line.id);
         Ok(())
     });
-    assert!(ended.expect("takes all").is_err(), "some are missing");
-    assert!(last == 5_000 && (3_000..5_000).contains(&read), "{read} events, the last {last}");
+    ids.sort_unstable();
+    (ids, ended.expect("takes all"))
+}
+
+/// The pages of these kinds of b-trees.
+fn pages_of(content: &[u8], kind: u8) -> Vec<usize> {
+    (1..content.len() / 4_096).filter(|page| content[page * 4_096] == kind).collect()
+}
+
+#[test]
+fn events_are_found_though_the_pages_that_lead_to_them_are_damaged() {
+    let folder = Folder::new();
+    let spool = folder.open();
+    let mut sink = spool.sink(None);
+    commit(&mut sink, 1..=60_000).expect("commits");
+    spool.give_up(&(1..=600).map(|position| given_up(position, false)).collect::<Vec<_>>()).expect("gives up");
+    // They stay on free pages, and are not waiting any more.
+    spool.remove_through(20_000).expect("removes");
+    // Larger than a page.
+    let mut large = Batch::new(Limits { events: 10, bytes: 1 << 20 });
+    let mark = |sequence| Mark { sequence, published_ns: 1_000 };
+    large.begin(Arc::new(Epoch::local(1, String::new())), mark(60_000));
+    large.push(mark(60_001), "a.b", [("A", "1")], &vec![b'x'; 20_000]);
+    sink.prepare(&large);
+    sink.commit(&large).expect("commits");
+    drop((sink, spool));
+    // What waits is in the log too.
+    let whole = std::fs::read(folder.path()).expect("reads");
+    let inner = pages_of(&whole, 5);
+    assert!(inner.len() >= 2, "{inner:?}");
+    let damaged = |pages: &[usize]| {
+        let mut content = whole.clone();
+        for page in pages {
+            content[page * 4_096..(page + 1) * 4_096].fill(0xa5);
+        }
+        std::fs::write(folder.path(), &content).expect("writes");
+    };
+    damaged(&inner);
+    let (waiting, ended) = exported(&folder.path(), SpoolPart::Waiting);
+    assert!(ended.is_err() && waiting.iter().copied().eq(20_001..=60_001), "{} events", waiting.len());
+    let (letters, ended) = exported(&folder.path(), SpoolPart::DeadLetters);
+    assert!(ended.is_err() && letters.iter().copied().eq(1..=600), "{} letters", letters.len());
+    // The first page has the tables.
+    damaged(&[0]);
+    let (waiting, ended) = exported(&folder.path(), SpoolPart::Waiting);
+    assert!(ended.is_err() && waiting.iter().copied().eq(20_001..=60_001), "{} events", waiting.len());
+}
+
+#[test]
+fn what_was_committed_to_the_log_of_a_damaged_spool_is_found() {
+    let folder = Folder::new();
+    let spool = folder.open();
+    commit(&mut spool.sink(None), 1..=2_000).expect("commits");
+    drop(spool);
+    let spool = folder.open();
+    commit(&mut spool.sink(None), 1..=3_000).expect("commits");
+    spool.remove_through(1_000).expect("removes");
+    let first = i64::try_from(spool.first()).expect("small");
+    // As a killed process leaves it.
+    let copy = Folder::new();
+    for ending in ["", "-wal"] {
+        let name = |folder: &Folder| format!("{}{ending}", folder.path().display());
+        std::fs::copy(name(&folder), name(&copy)).expect("copies");
+    }
+    let whole = Pages::open(&copy.path()).expect("opens");
+    let found = whole.rows(|row| row.len() == 6);
+    assert!(
+        found.iter().map(|place| place.rowid).eq((1_001..=2_000).chain(first..first + 3_000)),
+        "{} rows",
+        found.len()
+    );
 }
 
 #[test]

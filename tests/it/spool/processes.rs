@@ -1,6 +1,6 @@
 //! Recording into a spool in a process of its own: it is killed, and its disk is full.
 
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Fixture, LONG};
 use crate::support::chance::Chance;
 use crate::support::collector::{Collector, run};
-use crate::support::with;
+use crate::support::{eventually, with};
 
 /// A process that records, and says what is kept.
 struct Application {
@@ -227,6 +227,36 @@ fn a_full_disk_delays_what_is_recorded_and_loses_nothing() {
     std::fs::remove_file(root.join("ballast")).expect("makes room");
     application.said("closed");
     assert_eq!(application.kept, 100_000);
+    application.child.wait().expect("ends");
+    agrees(&fixture.collected(&server), &[100_000]);
+}
+
+#[test]
+fn a_disk_that_recording_has_filled_is_emptied_by_forwarding() {
+    let Some(unshare) = crate::database::own_mounts() else {
+        eprintln!("skipped: a_disk_that_recording_has_filled_is_emptied_by_forwarding: no mount of its own");
+        return;
+    };
+    let fixture = Fixture::new();
+    let disk = fixture.path("disk");
+    std::fs::create_dir(&disk).expect("a folder");
+    let test = std::env::current_exe().expect("this test");
+    let script = format!("mount -t tmpfs -o size=5m tmpfs {} && exec {} \"$@\"", disk.display(), test.display());
+    let mut command = Command::new("unshare");
+    Application::arguments(command.args(unshare).args(["sh", "-c", &script, "sh"]));
+    let mut application = Application::spawn(&mut command, &disk.join("a.spool"), fixture.port, 0, 100_000);
+    application.said("disk is full");
+    let kept = application.kept;
+    assert!(kept > 0 && kept < 100_000, "{kept} kept");
+    // Another program takes the rest of the disk.
+    let root = PathBuf::from(format!("/proc/{}/root{}", application.child.id(), disk.display()));
+    let mut ballast = std::fs::File::create(root.join("ballast")).expect("makes it");
+    while ballast.write(&[0; 4_096]).is_ok_and(|written| written > 0) {}
+    drop(ballast);
+    let server = fixture.serve();
+    eventually("what was kept is in the stream", || (server.messages("EVENTS") >= kept).then_some(()));
+    std::fs::remove_file(root.join("ballast")).expect("makes room");
+    application.said("closed");
     application.child.wait().expect("ends");
     agrees(&fixture.collected(&server), &[100_000]);
 }

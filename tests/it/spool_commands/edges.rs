@@ -1,0 +1,140 @@
+//! An outbox whose table changes while it is forwarded, and after that.
+
+use serde_json::{Value, json};
+
+use super::Fixture;
+use crate::support::collector::{output, piped, printed, signal, stderr};
+use crate::support::{eventually, oracle};
+
+const TABLE: &str = "CREATE TABLE events(id INTEGER PRIMARY KEY, subject, payload);";
+
+fn with_table(sql: &str) -> Fixture {
+    let fixture = Fixture::new();
+    fixture.sql(&format!("{TABLE} {sql}"));
+    fixture
+}
+
+impl Fixture {
+    fn sql(&self, sql: &str) {
+        self.app().execute_batch(sql).expect("SQL");
+    }
+
+    /// Forwards what is there. Returns what it says, and its exit status.
+    fn once(&self, arguments: &[&str]) -> (Value, Option<i32>) {
+        let done = output(self.forward(&["--once", "--json"]).args(arguments));
+        (serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("{}", stderr(&done))), done.status.code())
+    }
+
+    fn stored(&self, events: u64) {
+        eventually("the events", || (self.server.last_sequence("EVENTS") == events).then_some(()));
+    }
+}
+
+#[test]
+fn columns_that_are_added_while_it_runs_are_used() {
+    let fixture = with_table("INSERT INTO events VALUES (1, 'events.a', 'one')");
+    let mut child = piped(&mut fixture.forward(&[]));
+    fixture.stored(1);
+    fixture.sql(
+        "BEGIN; ALTER TABLE events ADD COLUMN headers; ALTER TABLE events ADD COLUMN stream;
+         INSERT INTO events VALUES (2, 'events.a', 'two', '{\"A\":\"1\"}', NULL), (3, 'events.a', 'not sent', NULL, 'S'),
+                                   (4, 'events.a', 'four', NULL, NULL); COMMIT",
+    );
+    fixture.stored(3);
+    signal(child.id(), "TERM");
+    assert!(child.wait().expect("ends").success());
+    assert_eq!(fixture.collected(), ["one", "two", "four"]);
+    let headers = oracle::texts(&fixture.path("a.db"), "SELECT headers FROM events WHERE headers IS NOT NULL");
+    assert_eq!(headers, [r#"{"A":"1"}"#]);
+}
+
+#[test]
+fn a_row_that_is_changed_after_it_was_forwarded_doubles_nothing() {
+    for arguments in [&[][..], &["--delete"]] {
+        let fixture = with_table("INSERT INTO events VALUES (1, 'events.a', 'one'), (2, 'events.a', 'two')");
+        assert_eq!(fixture.once(arguments).0["forwarded"], 2);
+        fixture.sql("UPDATE events SET payload = 'changed' WHERE id = 2");
+        let changed = output(fixture.forward(&["--once"]).args(arguments));
+        let said = stderr(&changed);
+        assert!(changed.status.success() && said.contains("the content of row 2 was changed after it was"), "{said}");
+        let mut child = piped(fixture.forward(&[]).args(arguments));
+        fixture.sql("INSERT INTO events VALUES (3, 'events.a', 'three')");
+        fixture.stored(3);
+        fixture.sql(
+            "UPDATE events SET payload = 'changed' WHERE id = 3; INSERT INTO events VALUES (4, 'events.a', 'four')",
+        );
+        fixture.stored(4);
+        signal(child.id(), "TERM");
+        assert!(child.wait().expect("ends").success());
+        assert_eq!(fixture.collected(), ["one", "two", "three", "four"]);
+    }
+}
+
+#[test]
+fn a_row_that_is_repaired_while_it_is_sent_again_is_sent_as_it_is_then() {
+    let fixture = with_table(
+        "INSERT INTO events VALUES (1, 'nobody.a', 'one'), (2, 'nobody.b', 'gone'), (3, 'events.a', 'three')",
+    );
+    let mut child = piped(&mut fixture.forward(&["--give-up-after", "1h"]));
+    fixture.stored(1);
+    eventually("the refusals", || {
+        let sql = "SELECT id FROM catchment_forward_refusals ORDER BY id";
+        (oracle::texts(&fixture.path("app.db"), &format!("SELECT CAST(id AS TEXT) FROM ({sql})")).len() == 2)
+            .then_some(())
+    });
+    fixture.sql(
+        "UPDATE events SET subject = 'events.a', payload = 'repaired' WHERE id = 1; DELETE FROM events WHERE id = 2",
+    );
+    fixture.stored(2);
+    eventually("the position", || (fixture.json(&["--status"])["position"] == 3).then_some(()));
+    signal(child.id(), "TERM");
+    assert!(child.wait().expect("ends").success());
+    let status = fixture.json(&["--status"]);
+    assert_eq!((&status["forwarded"], &status["given_up"]), (&json!(2), &json!(0)), "{status}");
+    assert_eq!(fixture.collected(), ["three", "repaired"]);
+}
+
+#[test]
+fn several_short_runs_give_a_row_up() {
+    let fixture = with_table("INSERT INTO events VALUES (1, 'nobody.a', 'one'), (2, 'events.a', 'two')");
+    let short = ["--timeout", "1s"];
+    let (done, status) = fixture.once(&short);
+    assert_eq!((status, &done["given_up"], &done["waiting"]), (Some(1), &json!(0), &json!(2)), "{done}");
+    let (done, _) = fixture.once(&[&short[..], &["--give-up-after", "1ms"]].concat());
+    assert_eq!((&done["given_up"], &done["forwarded"], &done["waiting"]), (&json!(1), &json!(1), &json!(0)), "{done}");
+    let refusals = oracle::number(&fixture.path("app.db"), "SELECT count(*) FROM catchment_forward_refusals");
+    assert_eq!((refusals, fixture.collected()), (0, vec!["two".to_owned()]));
+}
+
+#[test]
+fn only_the_expected_stream_stores_rows() {
+    let fixture = with_table("INSERT INTO events VALUES (1, 'other.a', 'astray'), (2, 'events.a', 'two')");
+    fixture.server.make_stream("OTHER", &["other.>"]);
+    let (done, status) = fixture.once(&["--stream", "EVENTS", "--give-up-after", "1ms", "--timeout", "2s"]);
+    assert_eq!((status, &done["given_up"], &done["forwarded"]), (Some(1), &json!(1), &json!(1)), "{done}");
+    let why = oracle::texts(&fixture.path("app.db"), "SELECT error FROM catchment_forward_dead_letters");
+    assert!(why[0].contains("another stream than EVENTS takes its subject"), "{why:?}");
+    assert_eq!((fixture.server.messages("OTHER"), fixture.collected()), (0, vec!["two".to_owned()]));
+}
+
+#[test]
+fn a_database_that_is_restored_while_it_is_forwarded_ends_the_command_and_loses_no_row() {
+    let fixture = with_table("INSERT INTO events VALUES (1, 'events.a', 'one'), (2, 'events.a', 'two')");
+    assert_eq!(fixture.once(&[]).0["position"], 2);
+    let backup = fixture.path("backup.db");
+    fixture.app().execute("VACUUM INTO ?", [backup.to_str().expect("UTF-8")]).expect("copies");
+    let mut child = piped(&mut fixture.forward(&[]));
+    fixture.sql("INSERT INTO events VALUES (3, 'events.a', 'three'), (4, 'events.a', 'four')");
+    fixture.stored(4);
+    eventually("the position", || (fixture.json(&["--status"])["position"] == 4).then_some(()));
+    // With SQLite, as a backup tool does it.
+    let mut app = fixture.app();
+    app.restore("main", &backup, None::<fn(rusqlite::backup::Progress)>).expect("restores");
+    fixture.sql("INSERT INTO events VALUES (3, 'events.a', 'another three'), (4, 'events.a', 'another four')");
+    eventually("its end", || child.try_wait().expect("waits"));
+    let said = stderr(&child.wait_with_output().expect("ends"));
+    assert!(said.contains("start again"), "{said}");
+    assert_eq!(fixture.once(&[]).0["position"], 4);
+    assert_eq!(fixture.collected(), ["one", "two", "three", "four", "another three", "another four"]);
+    assert_eq!(printed(&mut fixture.forward(&["--once"])), "table events: 4 rows forwarded, up to id 4; 0 waiting\n");
+}
