@@ -26,7 +26,7 @@ mod route_columns;
 mod table_filters;
 mod verify;
 
-pub use crate::store::{Compacted, RetentionForecast, StreamPosition};
+pub use crate::store::{Compacted, RetentionForecast, StreamPosition, VerifyCounts};
 pub use crate::task::Progress;
 pub use backup::{BackupOptions, BackupReport, backup};
 pub use compact::{CompactOptions, compact};

@@ -100,7 +100,7 @@ pub use spool::{Spool, SpoolChange, SpoolInspection, SpoolLimits, SpoolPart, Spo
 pub use stored_event::StoredEvent;
 pub use swap::{prepare_swap, swap, undo_interrupted_swap, undo_interrupted_transaction};
 pub use swap_loss::lost_by_swap;
-pub use verification::{Compared, CountedTable, Verification};
+pub use verification::{Compared, CountedTable, Verification, VerifyCounts};
 pub use wal_frames::WalFrames;
 pub use writer::Writer;
 
