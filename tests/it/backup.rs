@@ -120,7 +120,7 @@ fn what_an_interest_stream_has_dropped_is_said_and_lost() {
     let mut command = catchment();
     command.args(["restore", "--server", &fixture.server.url(), "--database"]).arg(&database).arg(&file);
     let said = printed(&mut command);
-    assert!(said.contains("continues there; it will report: ") && said.contains("100 event"), "{said}");
+    assert!(said.contains(" will report: ") && said.contains("100 event"), "{said}");
     let log = fixture.drain();
     assert!(log.contains("100 event"), "{log}");
     assert_eq!(oracle::payloads(&database), [first, kept].concat());
@@ -296,9 +296,65 @@ fn a_file_that_is_no_backup_of_this_database_is_refused_by_name() {
         refused(&mut backup(&at("a.db"), &at(name)), &[words]);
     }
     assert!(Command::new("mkfifo").arg(at("pipe")).status().expect("mkfifo runs").success());
+    for mut command in [backup(&at("a.db"), Path::new("-")), restore(&at("a.db"), Path::new("-"))] {
+        let done = output(&mut command);
+        let said = stderr(&done);
+        assert!(said.contains("standard input and output cannot be used here; name a file, or ./-"), "{said}");
+        assert_eq!(done.status.code(), Some(2), "{said}");
+    }
     refused(backup(&at("a.db"), &at("pipe")).arg("--force"), &["pipe: it is a named pipe; name a regular file"]);
     std::fs::hard_link(at("a.db"), at("link")).expect("links");
     refused(backup(&at("a.db"), &at("link")).arg("--force"), &["link: it is the database itself"]);
+}
+
+#[test]
+fn a_restore_says_what_the_stream_no_longer_has_anywhere_after_it() {
+    let fixture = Fixture::new();
+    let (database, file) = (fixture.database(), fixture.path("saved.db"));
+    fixture.publish("first", 10);
+    fixture.drain();
+    printed(&mut backup(&database, &file));
+    let restored = || {
+        let mut command = catchment();
+        command.args(["restore", "--server", &fixture.server.url(), "--database"]).arg(&database).arg(&file);
+        let said = printed(&mut command);
+        (said, json_of(&printed(command.arg("--json"))))
+    };
+    fixture.publish("second", 20);
+    let (said, report) = restored();
+    assert!(said.contains("stream EVENTS has all that came after that"), "{said}");
+    assert_eq!((&report["missing_events"], &report["gaps"], &report["unknown"]), (&json!(0), &json!([]), &json!([])));
+    for sequence in [5, 15, 16, 20] {
+        fixture.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": sequence }));
+    }
+    fixture.drain();
+    let (said, report) = restored();
+    assert!(said.contains("stream EVENTS no longer has 3 events after that: 15 to 16, 20\n"), "{said}");
+    assert!(said.contains("what the stream lacks may be in ") && !said.contains("will report"), "{said}");
+    let gaps = json!([{ "first": 15, "last": 16 }, { "first": 20, "last": 20 }]);
+    assert_eq!((&report["missing_events"], &report["gaps"], &report["missing"]), (&json!(3), &gaps, &Value::Null));
+    // At the beginning too.
+    fixture.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 13 }));
+    let (said, report) = restored();
+    assert!(said.contains("no longer has 11 to 12") && said.contains(" 5 events after that: 11 to 12, 15"), "{said}");
+    assert_eq!(report["missing_events"], 5);
+    // What it says happens.
+    let log = fixture.drain();
+    assert!(log.contains("11 to 12"), "{log}");
+    assert_eq!(oracle::count(&database), 10 + 20 - 5);
+    // Another stream of the same name.
+    fixture.ask("$JS.API.STREAM.DELETE.EVENTS", &Value::Null);
+    let (said, report) = restored();
+    assert!(said.contains(" will report: there is no stream EVENTS\n"), "{said}");
+    assert_eq!(report["missing"], "there is no stream EVENTS");
+    fixture.server.make_stream("EVENTS", &["events.>"]);
+    fixture.publish("third", 5);
+    let (said, report) = restored();
+    assert!(said.contains(" will report: stream EVENTS was created again at ") && !said.contains("continues there"));
+    assert_eq!((&report["missing_events"], &report["gaps"]), (&json!(0), &json!([])), "{report}");
+    let log = fixture.drain();
+    assert!(log.contains("was created again at "), "{log}");
+    assert_eq!(oracle::count(&database), 15);
 }
 
 #[test]
@@ -326,6 +382,25 @@ fn a_full_disk_ends_it_with_one_line_and_no_file() {
         assert!(said.lines().count() == 1 && said.contains(words), "{command}: {said}");
         assert_eq!(String::from_utf8_lossy(&done.stdout), "1\n", "{command}: nothing is left");
     }
+    // What is there stays as it is: a database that is compacted, one that is restored over, an export that is replaced.
+    let at = |size: &str, prepared: &str, command: &str| {
+        let script = format!(
+            "mount -t tmpfs -o size={size} tmpfs {disk} && {prepared} && {program} {command} >&2; echo $?; ls -A {disk}
+             {program} sql -d {disk}/b.db --csv 'PRAGMA integrity_check; SELECT count(*) FROM events'"
+        );
+        let mut unshared = Command::new("unshare");
+        let unshared = unshared.args(unshare).args(["sh", "-c", &script]).env("TMPDIR", folder.path());
+        let done = output(unshared.stdin(Stdio::null()));
+        let said = stderr(&done);
+        assert!(said.lines().count() == 1 && said.contains("b.db: "), "{command}: {said}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    };
+    let whole = "integrity_check\nok\ncount(*)\n4000\n";
+    let kept =
+        at("4m", &format!("cp {saved} {disk}/b.db"), &format!("restore {saved} --offline --database {disk}/b.db"));
+    assert_eq!(kept, format!("1\nb.db\n{whole}"));
+    let kept = at("4m", &format!("cp {saved} {disk}/b.db"), &format!("compact --database {disk}/b.db"));
+    assert!(kept.starts_with("1\nb.db\n") && kept.ends_with(whole), "{kept}");
 }
 
 #[test]
