@@ -39,5 +39,6 @@ pub use restore::{RestoreOptions, RestoreReport, restore};
 pub use retain::{RetainOptions, retain, retention_forecast};
 pub use verify::{Finding, Findings, TableCount, VerifyOptions, VerifyReport, verify};
 
+pub(crate) use replay::replay_reporting;
 pub(crate) use restore::{MissingInStream, missing_in_stream};
 pub(crate) use table_filters::TableFilters;
