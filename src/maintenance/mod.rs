@@ -19,6 +19,8 @@ mod export;
 mod export_format;
 mod gaps;
 mod import;
+mod import_file;
+mod line_chain;
 mod replay;
 mod restore;
 mod retain;
@@ -39,6 +41,7 @@ pub use restore::{RestoreOptions, RestoreReport, restore};
 pub use retain::{RetainOptions, retain, retention_forecast};
 pub use verify::{Finding, Findings, TableCount, VerifyOptions, VerifyReport, verify};
 
+pub(crate) use import::import_reporting;
 pub(crate) use replay::replay_reporting;
 pub(crate) use restore::{MissingInStream, missing_in_stream};
 pub(crate) use table_filters::TableFilters;

@@ -72,7 +72,7 @@ pub use dead_letters::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Sel
 pub use editor::Editor;
 pub use event_writer::{EventOutcome, EventWriter};
 pub use file_identity::{FileIdentity, IdentityChange, PreviousFile, adopt};
-pub use importer::{ImportCounts, ImportNote, ImportedLine, Importer};
+pub use importer::{ImportCounts, ImportNote, ImportedLine, Importer, LineMarks};
 pub use inspection::Inspection;
 pub use json::{Json, JsonRowWriter, LosslessJson};
 pub use lock::{Lock, StartPhase};
