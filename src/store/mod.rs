@@ -19,6 +19,7 @@ mod file_identity;
 #[cfg(test)]
 mod fixture;
 mod importer;
+mod insert_statement;
 mod inspection;
 mod interrupter;
 mod json;

@@ -4,6 +4,8 @@ pub(super) mod authorizer;
 pub(super) mod budget;
 pub(super) mod decoded_batch;
 mod delete_markers;
+pub(super) mod insert_group;
+mod multi_row;
 pub(super) mod plan;
 pub(super) mod route_counters;
 pub(super) mod statements;

@@ -17,6 +17,7 @@ use super::pool::{ConnectionManager, WriteConnection};
 use super::repetitions::{self, BatchNumbers, Repetitions};
 use super::route_switch::{ActiveRoutes, Handling};
 use super::routes::decoded_batch::{DecodedBatch, Disposition};
+use super::routes::insert_group::InsertGroup;
 use super::routes::route_counters::{RouteCounters, RouteTally};
 use super::routes::statements::{StatementError, Statements};
 use super::sqlite_error::{database_error, is_constraint, one_line, problem};
@@ -236,6 +237,21 @@ impl Writer {
         let mut clock = tally.clock();
         let mut statements = Statements::new(decoded.plan(), pooled);
         let epoch = batch.epoch().map(Arc::as_ref);
+        let failed = |index, error| {
+            let may_be_an_earlier_event = index > start && matches!(decoded.disposition(index), Disposition::Route(..));
+            attempt_error(file, index, may_be_an_earlier_event, pooled.sqlite.is_autocommit(), error)
+        };
+        let run_group = |statements: &mut Statements<'_>, group: &mut InsertGroup| match group.take() {
+            // The single statements find the cause.
+            (Some(insert), events) => {
+                statements.run_together(insert, events, decoded, batch).map_err(|_| AttemptError::UnknownEvent)
+            }
+            (None, mut events) => events.try_for_each(|index| {
+                let ran = statements.run(decoded, index, &batch.delivery(index), epoch);
+                ran.map_err(|error| failed(index, error))
+            }),
+        };
+        let mut group = InsertGroup::default();
         for index in span {
             if (index - start).is_multiple_of(EVENTS_OF_A_STEP) {
                 routes.step();
@@ -245,40 +261,38 @@ impl Writer {
                 continue;
             }
             let delivery = batch.delivery(index);
+            let known = findings.dead_letters.get(&index).or_else(|| decoded.known_failure(index));
+            let insert = match known {
+                None if !findings.one_by_one => statements.multi_row(decoded, index, &delivery),
+                _ => None,
+            };
+            if !group.takes(insert) {
+                run_group(&mut statements, &mut group)?;
+            }
             clock.enter(decoded.route_number(index));
-            let ran = match findings.dead_letters.get(&index).or_else(|| decoded.known_failure(index)) {
+            if let Some(insert) = insert {
+                group.push(insert, index);
+                continue;
+            }
+            let ran = match known {
                 Some(reason) => Err(StatementError::Event(reason.clone())),
                 None if findings.one_by_one => statements.run_in_savepoint(decoded, index, &delivery, epoch),
-                None => match statements.run(decoded, index, &delivery, epoch) {
-                    // No event before it in this transaction failed, so this one ended the transaction.
-                    Err(StatementError::Event(reason)) if pooled.sqlite.is_autocommit() => {
-                        return Err(AttemptError::Event(index, reason));
-                    }
-                    Err(StatementError::Event(_)) => return Err(AttemptError::UnknownEvent),
-                    ran => ran,
-                },
+                None => {
+                    statements.run(decoded, index, &delivery, epoch).map_err(|error| failed(index, error))?;
+                    continue;
+                }
             };
             let reason = match ran {
                 Ok(()) => continue,
                 Err(StatementError::Event(reason)) => reason,
                 Err(StatementError::EndedTransaction(reason)) => return Err(AttemptError::Event(index, reason)),
-                Err(StatementError::Invalid(error)) => return Err(AttemptError::Refused(Refusal::Fatal(error))),
-                Err(StatementError::Database(error)) => {
-                    // The disk may have room: an event before this one may have used the last row number of a table.
-                    let is_full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
-                    let is_routed = matches!(decoded.disposition(index), Disposition::Route(..));
-                    let may_be_an_earlier_event = index > start && is_full && is_routed;
-                    return Err(if may_be_an_earlier_event {
-                        AttemptError::SplitBefore(index)
-                    } else {
-                        AttemptError::Refused(refusal(file, error))
-                    });
-                }
+                Err(error) => return Err(failed(index, error)),
             };
             dead_letters::insert(&pooled.sqlite, epoch, &delivery, &reason)
                 .map_err(|e| AttemptError::Refused(refusal(file, e)))?;
             dead.insert(index, reason.error);
         }
+        run_group(&mut statements, &mut group)?;
         if !numbers.is_empty() {
             save(repetitions, &pooled.sqlite, seen_us, forgetting)
                 .map_err(|e| AttemptError::Refused(refusal(file, e)))?;
@@ -345,6 +359,29 @@ impl Writer {
 
     fn error(&self, fault: DatabaseFault, detail: String) -> Error {
         Error::Database { fault, path: self.file.path().to_owned(), detail, remedy: None, source: None }
+    }
+}
+
+/// What the error of an event's statement means for the attempt in which no event before it failed.
+fn attempt_error(
+    file: &DatabaseFile,
+    index: usize,
+    may_be_an_earlier_event: bool,
+    has_ended: bool,
+    error: StatementError,
+) -> AttemptError {
+    match error {
+        StatementError::EndedTransaction(reason) => AttemptError::Event(index, reason),
+        StatementError::Event(reason) if has_ended => AttemptError::Event(index, reason),
+        StatementError::Event(_) => AttemptError::UnknownEvent,
+        StatementError::Invalid(error) => AttemptError::Refused(Refusal::Fatal(error)),
+        // The disk may have room: an event before this one may have used the last row number of a table.
+        StatementError::Database(error)
+            if may_be_an_earlier_event && error.sqlite_error_code() == Some(ErrorCode::DiskFull) =>
+        {
+            AttemptError::SplitBefore(index)
+        }
+        StatementError::Database(error) => AttemptError::Refused(refusal(file, error)),
     }
 }
 

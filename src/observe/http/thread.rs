@@ -24,6 +24,10 @@ const ACCEPTED_AT_ONCE: usize = 32;
 /// How long no connection is accepted after the system refused one: it has no more file descriptors, for instance.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long the thread sleeps after it received no complete request. So clients that send their requests byte by byte cost a few
+/// hundred wake-ups a second together, however many they are.
+const PAUSE: Duration = Duration::from_millis(5);
+
 const THREAD: &str = "catchment-http";
 
 /// A server that runs. Dropping this ends it, and closes all connections.
@@ -44,6 +48,15 @@ struct Serving<A> {
     connections: Vec<Connection>,
     answer: A,
     refused_until: Option<Instant>,
+}
+
+/// What there is to do after connections were served.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Poll,
+    /// Sleep first.
+    Pause,
+    End,
 }
 
 impl HttpThread {
@@ -86,8 +99,9 @@ impl<A: FnMut(&Request) -> Response> Serving<A> {
     fn run(mut self) {
         loop {
             match self.wait() {
-                Ok(true) => return,
-                Ok(false) => {}
+                Ok(Next::Poll) => {}
+                Ok(Next::Pause) => std::thread::sleep(PAUSE),
+                Ok(Next::End) => return,
                 Err(error) => {
                     log::warn!(event = "observe.ended", error:% = error; "observe: the HTTP server has ended: {error}");
                     return;
@@ -96,8 +110,8 @@ impl<A: FnMut(&Request) -> Response> Serving<A> {
         }
     }
 
-    /// Waits for something to do and does it. Returns whether the server is to end.
-    fn wait(&mut self) -> std::io::Result<bool> {
+    /// Waits for something to do and does it.
+    fn wait(&mut self) -> std::io::Result<Next> {
         let now = Instant::now();
         let accepts = self.refused_until.is_none_or(|until| now >= until);
         let mut polled = vec![PollFd::new(&self.woken, PollFlags::IN)];
@@ -109,19 +123,21 @@ impl<A: FnMut(&Request) -> Response> Serving<A> {
         let ends = self.connections.iter().map(|connection| connection.until);
         let next = ends.chain(self.refused_until.filter(|_| !accepts)).min();
         match poll(&mut polled, next.map(|next| timespec(next.saturating_duration_since(now))).as_ref()) {
-            Err(error) if error == rustix::io::Errno::INTR => return Ok(false),
+            Err(error) if error == rustix::io::Errno::INTR => return Ok(Next::Poll),
             polled => polled?,
         };
         let is_woken = !polled[0].revents().is_empty();
         let arrived = polled[1..first].iter().any(|fd| !fd.revents().is_empty());
         let ready: Vec<bool> = polled[first..].iter().map(|fd| !fd.revents().is_empty()).collect();
         if is_woken && self.add_listeners() {
-            return Ok(true);
+            return Ok(Next::End);
         }
         let now = Instant::now();
+        let mut is_incomplete = false;
         for (connection, is_ready) in self.connections.iter_mut().zip(ready) {
             if is_ready {
                 connection.proceed(now, &mut self.answer);
+                is_incomplete |= connection.is_reading();
             }
             if now >= connection.until {
                 connection.expire(now);
@@ -129,9 +145,9 @@ impl<A: FnMut(&Request) -> Response> Serving<A> {
         }
         self.connections.retain(|connection| !connection.is_over());
         if arrived {
-            self.accept(now);
+            is_incomplete |= self.accept(now);
         }
-        Ok(false)
+        Ok(if is_incomplete { Next::Pause } else { Next::Poll })
     }
 
     /// Takes further listeners. Returns whether the server is to end.
@@ -145,7 +161,9 @@ impl<A: FnMut(&Request) -> Response> Serving<A> {
         }
     }
 
-    fn accept(&mut self, now: Instant) {
+    /// Returns whether a client has not sent its request yet.
+    fn accept(&mut self, now: Instant) -> bool {
+        let mut is_incomplete = false;
         for listener in &self.listeners {
             for _ in 0..ACCEPTED_AT_ONCE {
                 let (stream, is_of_owner) = match listener.accept() {
@@ -156,7 +174,7 @@ impl<A: FnMut(&Request) -> Response> Serving<A> {
                     Err(error) => {
                         log::debug!("observe: no connection is accepted for {REFUSED_PAUSE:?}: {error}");
                         self.refused_until = Some(now + REFUSED_PAUSE);
-                        return;
+                        return is_incomplete;
                     }
                 };
                 let mut connection = Connection::new(stream, is_of_owner, now);
@@ -165,6 +183,7 @@ impl<A: FnMut(&Request) -> Response> Serving<A> {
                 if connection.is_over() {
                     continue;
                 }
+                is_incomplete |= connection.is_reading();
                 if self.connections.len() >= MAX_CONNECTIONS {
                     // They are in the order in which they came.
                     let oldest = self.connections.iter().position(Connection::is_reading).unwrap_or(0);
@@ -173,6 +192,7 @@ impl<A: FnMut(&Request) -> Response> Serving<A> {
                 self.connections.push(connection);
             }
         }
+        is_incomplete
     }
 }
 
@@ -180,4 +200,38 @@ fn timespec(duration: Duration) -> Timespec {
     // Rounded up, so that what is waited for is over then.
     let duration = duration + Duration::from_millis(1);
     Timespec { tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), tv_nsec: duration.subsec_nanos().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn the_thread_pauses_only_after_incomplete_requests() {
+        let listener = Listener::tcp("127.0.0.1:0".parse().expect("an address")).expect("listens");
+        let Listener::Tcp(tcp) = &listener else { unreachable!() };
+        let address = tcp.local_addr().expect("has an address");
+        let (_wake, woken) = UnixStream::pair().expect("a pair");
+        woken.set_nonblocking(true).expect("is set");
+        let (_add, further) = crossbeam_channel::unbounded();
+        let answer = |_: &Request| Response::text(200, "yes");
+        let mut serving =
+            Serving { listeners: vec![listener], woken, further, connections: Vec::new(), answer, refused_until: None };
+
+        let mut slow = TcpStream::connect(address).expect("connects");
+        assert_eq!(serving.wait().expect("polls"), Next::Pause, "a connection without a request");
+        for byte in b"GET / HTTP/1.1\r\nHost: a\r\n\r" {
+            slow.write_all(&[*byte]).expect("is sent");
+            assert_eq!(serving.wait().expect("polls"), Next::Pause, "a part of a request");
+        }
+        slow.write_all(b"\n").expect("is sent");
+        assert_eq!(serving.wait().expect("polls"), Next::Poll, "the last byte");
+        let mut answer = String::new();
+        slow.read_to_string(&mut answer).expect("is answered");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        drop(slow);
+        assert_eq!(serving.wait().expect("polls"), Next::Poll, "the client's close");
+    }
 }

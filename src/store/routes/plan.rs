@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, Statement};
 
 use super::authorizer::Authorizer;
+use super::multi_row::{self, MultiRowInsert};
 use super::{Route, Routes};
 use crate::binding::Parameters;
 use crate::config::DEFAULT_MAX_STEPS;
@@ -16,6 +17,7 @@ use crate::store::suggestion::suggestion;
 
 /// The name of table `events` in errors and dead letters, in place of a route's.
 const EVENTS: &str = "events";
+const EVENT_COLUMNS: [&str; 6] = ["subject", "stream", "sequence", "published_us", "headers", "payload"];
 const INSERT_EVENT: &str =
     "INSERT INTO events(subject, stream, sequence, published_us, headers, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
@@ -26,6 +28,8 @@ pub(in crate::store) struct Plan {
     routes: Routes,
     /// Name and statement of table `events` for dead letters.
     events: (Arc<str>, Arc<str>),
+    /// What has the effect of its statement for several events, if that is possible.
+    multi_row_events: Option<String>,
     planned: Vec<PlannedRoute>,
     /// How many different statements there are.
     pub(in crate::store) slots: usize,
@@ -39,6 +43,8 @@ pub(in crate::store) struct PlannedRoute {
     /// The parameters of all its statements.
     pub(in crate::store) parameters: Parameters,
     pub(in crate::store) statements: Vec<PlannedStatement>,
+    /// What has the effect of its statement for several events, if that is possible.
+    pub(in crate::store) multi_row: Option<MultiRowInsert>,
     pub(in crate::store) reply: bool,
     /// How many steps of SQLite each statement may take.
     pub(in crate::store) max_steps: u64,
@@ -78,7 +84,9 @@ impl Plan {
             planned.push(compiler.plan(route, &mut distinct)?);
         }
         let events = (EVENTS.into(), INSERT_EVENT.into());
-        Ok(Self { path: path.to_owned(), routes: routes.clone(), events, planned, slots: distinct.len() })
+        let multi_row_events = multi_row::of_columns("events", &EVENT_COLUMNS, EVENT_COLUMNS.len(), connection);
+        let (path, routes) = (path.to_owned(), routes.clone());
+        Ok(Self { path, routes, events, multi_row_events, planned, slots: distinct.len() })
     }
 
     pub(in crate::store) fn routes(&self) -> &Routes {
@@ -113,6 +121,19 @@ impl Plan {
             StatementId::Events => INSERT_EVENT,
             StatementId::Route { route, number } => &self.planned[route].statements[number].sql,
         }
+    }
+
+    /// Whether there is a statement that has the effect of this one for several events.
+    pub(in crate::store) fn is_multi_row(&self, id: StatementId) -> bool {
+        match id {
+            StatementId::Events => self.multi_row_events.is_some(),
+            StatementId::Route { route, .. } => self.planned[route].multi_row.is_some(),
+        }
+    }
+
+    /// The INSERT of several rows into table `events`, if there is one.
+    pub(in crate::store) fn multi_row_events(&self) -> Option<&str> {
+        self.multi_row_events.as_deref()
     }
 
     /// The error for a statement that cannot be prepared.
@@ -175,15 +196,29 @@ impl Compiler<'_> {
             let slot = position(distinct, Arc::clone(&sql));
             statements.push(PlannedStatement { sql, slot, bindings });
         }
+        let multi_row = match &statements[..] {
+            [only] => self.multi_row(&only.sql, &mut names, distinct),
+            _ => None,
+        };
         let parameters = Parameters::new(names.iter().map(String::as_str), &config.bind, config.codec)
             .map_err(|reason| Error::config(format!("route {}", config.name()), reason))?;
         Ok(PlannedRoute {
             name: config.name().into(),
             parameters,
             statements,
+            multi_row,
             reply: config.reply,
             max_steps: config.max_steps,
         })
+    }
+
+    /// The INSERT of several rows that has the effect of a route's only statement.
+    fn multi_row(&self, sql: &str, names: &mut Vec<String>, distinct: &mut Vec<Arc<str>>) -> Option<MultiRowInsert> {
+        let (sql, parameters) = multi_row::of(sql, self.connection)?;
+        let sql: Arc<str> = sql.into();
+        let slot = position(distinct, Arc::clone(&sql));
+        let bindings = parameters.into_iter().map(|name| position(names, name)).collect();
+        Some(MultiRowInsert { sql, slot, bindings })
     }
 
     /// The names of a statement's parameters, in SQLite's order.

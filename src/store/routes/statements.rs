@@ -1,12 +1,16 @@
 //! Runs the statements of events on one connection, and finds the cause where one fails.
 
-use rusqlite::{CachedStatement, ErrorCode, OptionalExtension, Statement, params};
+use std::sync::Arc;
+
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, ErrorCode, OptionalExtension, Statement};
 
 use super::decoded_batch::{DecodedBatch, Disposition};
+use super::multi_row::{self, ROWS};
 use super::plan::{Plan, StatementId};
 use crate::binding::{Envelope, Row};
 use crate::error::Error;
-use crate::pipeline::{Delivery, Epoch};
+use crate::pipeline::{Batch, Delivery, Epoch};
 use crate::store::columns::{bound, event_headers_json, micros, text_or_blob};
 use crate::store::dead_letters::DeadLetterReason;
 use crate::store::limits;
@@ -19,6 +23,7 @@ pub(in crate::store) struct Statements<'c> {
     plan: &'c Plan,
     pooled: &'c WriteConnection,
     insert_event: Option<CachedStatement<'c>>,
+    insert_events: Option<CachedStatement<'c>>,
     of_routes: Vec<Option<CachedStatement<'c>>>,
 }
 
@@ -36,7 +41,66 @@ pub(in crate::store) enum StatementError {
 
 impl<'c> Statements<'c> {
     pub(in crate::store) fn new(plan: &'c Plan, pooled: &'c WriteConnection) -> Self {
-        Self { plan, pooled, insert_event: None, of_routes: (0..plan.slots).map(|_| None).collect() }
+        let of_routes = (0..plan.slots).map(|_| None).collect();
+        Self { plan, pooled, insert_event: None, insert_events: None, of_routes }
+    }
+
+    /// The statement of the event at this index of `decoded`, if [`Statements::run_together`] may run it for several events.
+    pub(in crate::store) fn multi_row(
+        &self,
+        decoded: &DecodedBatch,
+        index: usize,
+        delivery: &Delivery<'_>,
+    ) -> Option<StatementId> {
+        let id = match decoded.disposition(index) {
+            Disposition::Events => StatementId::Events,
+            Disposition::Route(route, _) => StatementId::Route { route: *route, number: 0 },
+            Disposition::Dropped | Disposition::SkippedMarker | Disposition::DeadLetter(..) => return None,
+        };
+        (self.plan.is_multi_row(id) && multi_row::takes(delivery)).then_some(id)
+    }
+
+    /// Inserts the rows of [`ROWS`] events with one statement. The events are those at these indexes of `decoded` and `batch`.
+    /// If it fails, nothing is inserted, and the single statements find the cause.
+    pub(in crate::store) fn run_together(
+        &mut self,
+        id: StatementId,
+        events: impl Iterator<Item = usize>,
+        decoded: &DecodedBatch,
+        batch: &Batch,
+    ) -> rusqlite::Result<()> {
+        let Self { plan, pooled, insert_events, of_routes, .. } = self;
+        let (slot, sql) = match id {
+            StatementId::Events => (insert_events, plan.multi_row_events().ok_or(rusqlite::Error::InvalidQuery)?),
+            StatementId::Route { route, .. } => {
+                let planned = plan.route(route).multi_row.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
+                (&mut of_routes[planned.slot], &*planned.sql)
+            }
+        };
+        let statement = match slot {
+            Some(prepared) => prepared,
+            none => none.insert(pooled.authorizer.enforce(|| pooled.sqlite.prepare_cached(sql))?),
+        };
+        let mut next = 1;
+        for index in events {
+            let delivery = batch.delivery(index);
+            let epoch = batch.epoch().map(Arc::as_ref);
+            next = match decoded.disposition(index) {
+                Disposition::Route(route, row) => {
+                    let (planned, envelope) = (plan.route(*route), Envelope::of(&delivery, epoch));
+                    let bindings = planned.multi_row.iter().flat_map(|insert| &insert.bindings);
+                    bind(
+                        statement,
+                        next,
+                        bindings.map(|&parameter| {
+                            bound(planned.parameters.value(parameter, &envelope, decoded.fields(), *row))
+                        }),
+                    )?
+                }
+                _ => bind_event(statement, next, epoch, &delivery)?,
+            };
+        }
+        limited(plan, id, ROWS, pooled, || statement.raw_execute()).map(drop)
     }
 
     /// Runs the statements of the event at this index of `decoded`, in order, up to the first that fails. The changes of those
@@ -89,17 +153,8 @@ impl<'c> Statements<'c> {
 
     fn run_events(&mut self, epoch: Option<&Epoch>, delivery: &Delivery<'_>) -> Result<(), StatementError> {
         let statement = prepared(&mut self.insert_event, self.plan, StatementId::Events, self.pooled)?;
-        let origin = epoch.and_then(Epoch::origin);
-        let ran = limited(self.plan, StatementId::Events, self.pooled, || {
-            statement.execute(params![
-                delivery.subject,
-                origin,
-                origin.map(|_| delivery.mark.sequence),
-                micros(delivery.mark),
-                event_headers_json(delivery.headers),
-                text_or_blob(delivery.payload),
-            ])
-        });
+        let ran = bind_event(statement, 1, epoch, delivery)
+            .and_then(|_| limited(self.plan, StatementId::Events, 1, self.pooled, || statement.raw_execute()));
         ran.map(drop).map_err(|e| classify(self.plan, StatementId::Events, e, self.pooled))
     }
 
@@ -114,22 +169,60 @@ impl<'c> Statements<'c> {
         for (number, planned_statement) in planned.statements.iter().enumerate() {
             let id = StatementId::Route { route, number };
             let statement = prepared(&mut self.of_routes[planned_statement.slot], self.plan, id, self.pooled)?;
-            let bind = |statement: &mut Statement<'_>| {
-                planned_statement.bindings.iter().zip(1..).try_for_each(|(&parameter, index): (_, usize)| {
-                    let value = planned.parameters.value(parameter, envelope, decoded.fields(), row);
-                    statement.raw_bind_parameter(index, bound(value))
-                })
-            };
-            let ran = bind(statement).and_then(|()| limited(self.plan, id, self.pooled, || statement.raw_execute()));
+            let values = planned_statement
+                .bindings
+                .iter()
+                .map(|&parameter| bound(planned.parameters.value(parameter, envelope, decoded.fields(), row)));
+            let ran = bind(statement, 1, values)
+                .and_then(|_| limited(self.plan, id, 1, self.pooled, || statement.raw_execute()));
             ran.map_err(|e| classify(self.plan, id, e, self.pooled))?;
         }
         Ok(())
     }
 }
 
-/// Runs a statement under the authorizer and its budget. A route's statement also has a limit on the length of values.
-fn limited<T>(plan: &Plan, id: StatementId, pooled: &WriteConnection, run: impl FnOnce() -> T) -> T {
-    pooled.budget.within(plan.max_steps(id), || match id {
+/// Binds values to the parameters from this number on. Returns the number after the last.
+fn bind<'v>(
+    statement: &mut Statement<'_>,
+    first: usize,
+    values: impl Iterator<Item = ToSqlOutput<'v>>,
+) -> rusqlite::Result<usize> {
+    let mut next = first;
+    for value in values {
+        statement.raw_bind_parameter(next, value)?;
+        next += 1;
+    }
+    Ok(next)
+}
+
+/// Binds the columns of table `events` to the parameters from this number on. Returns the number after the last.
+fn bind_event(
+    statement: &mut Statement<'_>,
+    first: usize,
+    epoch: Option<&Epoch>,
+    delivery: &Delivery<'_>,
+) -> rusqlite::Result<usize> {
+    let origin = epoch.and_then(Epoch::origin);
+    let text = |text| ToSqlOutput::Borrowed(ValueRef::Text(str::as_bytes(text)));
+    let null = || ToSqlOutput::Borrowed(ValueRef::Null);
+    let sequence = origin.map(|_| delivery.mark.sequence.to_sql()).transpose()?;
+    let headers = event_headers_json(delivery.headers);
+    let values = [
+        text(delivery.subject),
+        origin.map_or_else(null, text),
+        sequence.unwrap_or_else(null),
+        micros(delivery.mark).into(),
+        headers.as_deref().map_or_else(null, text),
+        text_or_blob(delivery.payload),
+    ];
+    bind(statement, first, values.into_iter())
+}
+
+/// Runs a statement for some events under the authorizer and its budget. A route's statement also has a limit on the length of
+/// values.
+fn limited<T>(plan: &Plan, id: StatementId, events: usize, pooled: &WriteConnection, run: impl FnOnce() -> T) -> T {
+    let max_steps = plan.max_steps(id).saturating_mul(events as u64);
+    pooled.budget.within(max_steps, || match id {
         StatementId::Events => pooled.authorizer.enforce(run),
         StatementId::Route { .. } => limits::within_length(&pooled.sqlite, || pooled.authorizer.enforce(run)),
     })

@@ -5,7 +5,6 @@
 //! their message is compared.
 
 mod counts;
-mod insert_statement;
 mod position_index;
 mod route_targets;
 mod row_difference;

@@ -2,8 +2,8 @@
 
 use rusqlite::Connection;
 
-use super::insert_statement::InsertStatement;
 use crate::error::Error;
+use crate::store::insert_statement::InsertStatement;
 use crate::store::routes::authorizer::Authorizer;
 use crate::store::routes::plan::Plan;
 use crate::store::schema;
@@ -69,8 +69,11 @@ impl RouteTargets {
             let read: Vec<InsertStatement> =
                 statements.iter().filter_map(|one| InsertStatement::of(&one.sql)).collect();
             let of_statement = || {
-                let found = read.iter().find(|insert| insert.is_plain && insert.sequence_column.is_some())?;
-                Some(Key { table: found.table.clone(), column: found.sequence_column.clone()? })
+                let of_plain = |insert: &InsertStatement| {
+                    let column = insert.column_of("sequence").filter(|_| insert.is_plain)?;
+                    Some(Key { table: insert.table.clone(), column: column.to_owned() })
+                };
+                read.iter().find_map(of_plain)
             };
             let key = named.iter().position(fills).map(|at| {
                 unused.retain(|key| **key != given[at]);

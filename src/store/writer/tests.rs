@@ -1,6 +1,7 @@
 mod alone;
 mod replaced_routes;
 mod routed;
+mod together;
 
 use super::*;
 use crate::pipeline::{Defect, Limits, Mark};

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use crate::config::{RouteConfig, Unmatched};
 use crate::error::{DatabaseFault, Error};
 use crate::store::fixture::{Fixture, route};
+use crate::store::routes::plan::StatementId;
 
 const SCHEMA: &str = "
     CREATE TABLE users(name TEXT PRIMARY KEY, lines INTEGER);
@@ -121,5 +122,49 @@ fn parameters_are_numbered_over_all_statements_of_a_route() {
     let plan = Arc::clone(&fixture.open().plan);
     let bindings = |route: usize, number: usize| plan.route(route).statements[number].bindings.clone();
     assert_eq!((bindings(0, 0), bindings(0, 1), bindings(1, 0)), (vec![0, 1], vec![2, 0, 0], vec![0, 1]));
-    assert_eq!(plan.slots, 2, "the same statement is prepared once");
+    assert_eq!(plan.slots, 3, "each is prepared once, and the first for several rows too");
+}
+
+#[test]
+fn rows_are_inserted_together_only_where_nothing_can_tell() {
+    const TABLES: &str = "
+        CREATE TABLE plain(\"a b\" TEXT NOT NULL, c INTEGER UNIQUE DEFAULT (random()));
+        CREATE TABLE parents(name TEXT PRIMARY KEY);
+        CREATE TABLE children(name TEXT REFERENCES parents);
+        CREATE TABLE watched(name TEXT);
+        CREATE TRIGGER watch AFTER INSERT ON watched BEGIN INSERT INTO plain VALUES (NEW.name, changes()); END;
+        CREATE TABLE keyed(name TEXT PRIMARY KEY) WITHOUT ROWID;
+        CREATE VIRTUAL TABLE found USING fts5(text);
+        CREATE VIEW seen AS SELECT * FROM watched;
+        CREATE TRIGGER see INSTEAD OF INSERT ON seen BEGIN DELETE FROM plain; END;
+    ";
+    let together = |sql: &[&str]| {
+        let fixture = Fixture::with_routes(TABLES, &[route("a", sql)], Unmatched::Store).expect("opens");
+        fixture.open().plan.is_multi_row(StatementId::Route { route: 0, number: 0 })
+    };
+    for sql in [
+        "INSERT INTO plain VALUES (:a, :b)",
+        "insert into main.[plain](c, \"a b\") values ($b, @b); -- done",
+        "INSERT INTO plain(\"a b\") VALUES (:a)",
+        "INSERT INTO parents VALUES (:a)",
+    ] {
+        assert!(together(&[sql]), "{sql}");
+    }
+    for sql in [
+        "INSERT INTO plain VALUES (:a, 1)",
+        "INSERT INTO plain VALUES (:a, (SELECT count(*) FROM plain))",
+        "INSERT INTO plain VALUES (:a, :b), (:b, :a)",
+        "INSERT INTO plain SELECT :a, :b",
+        "INSERT OR REPLACE INTO plain VALUES (:a, :b)",
+        "INSERT INTO plain VALUES (:a, :b) ON CONFLICT DO NOTHING",
+        "INSERT INTO children VALUES (:a)",
+        "INSERT INTO watched VALUES (:a)",
+        "INSERT INTO keyed VALUES (:a)",
+        "INSERT INTO found VALUES (:a)",
+        "INSERT INTO seen VALUES (:a)",
+        "UPDATE plain SET c = :a",
+    ] {
+        assert!(!together(&[sql]), "{sql}");
+    }
+    assert!(!together(&["INSERT INTO plain VALUES (:a, :b)", "DELETE FROM parents"]), "a second statement");
 }

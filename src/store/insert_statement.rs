@@ -1,14 +1,23 @@
-//! Reads the parts of a simple INSERT: which table gets a row, and which column gets the sequence of the event.
+//! Reads the parts of a simple INSERT: which table gets a row, and what its columns get.
 
 /// A statement `INSERT INTO table(columns) VALUES (values)`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct InsertStatement {
     /// The table, without quotes.
     pub(super) table: String,
-    /// The column that gets `:sequence`, if one does.
-    pub(super) sequence_column: Option<String>,
+    /// The columns, without quotes, if the statement lists them.
+    pub(super) columns: Option<Vec<String>>,
+    /// What the columns get, in their order. Empty if these are not the values of a row.
+    values: Vec<Value>,
     /// It adds a row whatever the table has: there is neither `OR …` nor `ON CONFLICT`.
     pub(super) is_plain: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Value {
+    /// The parameter of this name and nothing else.
+    Parameter(String),
+    Expression,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,27 +61,49 @@ impl InsertStatement {
         if take(&mut rest, "AS").is_some() {
             rest = rest.get(1..)?;
         }
-        let columns = if rest.first() == Some(&Token::Other('(')) { Some(list(&mut rest)?) } else { None };
-        let sequence_column = if take(&mut rest, "VALUES").is_some() {
-            let values = list(&mut rest)?;
+        let columns = if rest.first() == Some(&Token::Other('(')) { Some(names(list(&mut rest)?)?) } else { None };
+        let mut values = Vec::new();
+        if take(&mut rest, "VALUES").is_some() {
+            values.extend(list(&mut rest)?.into_iter().map(Value::of));
             // A second row, or ON CONFLICT.
             is_plain &= rest.iter().all(|token| *token == Token::Other(';'));
-            let at = values.iter().position(|value| is_sequence(value));
-            at.zip(columns).and_then(|(at, columns)| match columns.get(at)?.as_slice() {
-                [column] => column.name().map(str::to_owned),
-                _ => None,
-            })
         } else {
             is_plain = false;
-            None
-        };
-        Some(Self { table, sequence_column, is_plain })
+        }
+        Some(Self { table, columns, values, is_plain })
+    }
+
+    /// The column that gets this parameter, if the statement lists its columns.
+    pub(super) fn column_of(&self, parameter: &str) -> Option<&str> {
+        let at = self.values.iter().position(|value| value.parameter() == Some(parameter))?;
+        self.columns.as_ref()?.get(at).map(String::as_str)
+    }
+
+    /// The names of the parameters that are its values, if all are.
+    pub(super) fn parameters(&self) -> Option<Vec<&str>> {
+        self.values.iter().map(Value::parameter).collect()
     }
 }
 
-/// Whether an expression is the parameter for the event's sequence and nothing else.
-fn is_sequence(value: &[Token]) -> bool {
-    matches!(value, [Token::Other(':' | '@' | '$'), Token::Word(name)] if name == "sequence")
+impl Value {
+    fn of(tokens: Vec<Token>) -> Self {
+        match <[Token; 2]>::try_from(tokens) {
+            Ok([Token::Other(':' | '@' | '$'), Token::Word(name)]) => Self::Parameter(name),
+            _ => Self::Expression,
+        }
+    }
+
+    fn parameter(&self) -> Option<&str> {
+        match self {
+            Self::Parameter(name) => Some(name),
+            Self::Expression => None,
+        }
+    }
+}
+
+/// The names of a list of columns.
+fn names(list: Vec<Vec<Token>>) -> Option<Vec<String>> {
+    list.into_iter().map(|tokens| <[Token; 1]>::try_from(tokens).ok()?[0].name().map(str::to_owned)).collect()
 }
 
 fn take(rest: &mut &[Token], word: &str) -> Option<()> {
@@ -166,7 +197,10 @@ mod tests {
     use super::*;
 
     fn read(sql: &str) -> Option<(String, Option<String>, bool)> {
-        InsertStatement::of(sql).map(|insert| (insert.table, insert.sequence_column, insert.is_plain))
+        InsertStatement::of(sql).map(|insert| {
+            let column = insert.column_of("sequence").map(str::to_owned);
+            (insert.table, column, insert.is_plain)
+        })
     }
 
     fn is(table: &str, column: Option<&str>, is_plain: bool) -> (String, Option<String>, bool) {
@@ -196,5 +230,21 @@ mod tests {
         assert_eq!(read("UPDATE t SET a = :sequence"), None);
         assert_eq!(read("INSERT INTO t(a"), None);
         assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn values_that_are_all_parameters_are_named() {
+        let parameters = |sql| {
+            InsertStatement::of(sql).and_then(|insert| {
+                insert.parameters().map(|names| names.into_iter().map(str::to_owned).collect::<Vec<_>>())
+            })
+        };
+        let named = |names: &[&str]| Some(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+        assert_eq!(parameters("INSERT INTO t VALUES (:a, @b, $c, :a)"), named(&["a", "b", "c", "a"]));
+        for sql in
+            ["INSERT INTO t VALUES (:a, 1)", "INSERT INTO t VALUES (:a, -:b)", "INSERT INTO t VALUES (:a, $b::c)"]
+        {
+            assert_eq!(parameters(sql), None, "{sql}");
+        }
     }
 }
