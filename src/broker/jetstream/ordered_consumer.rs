@@ -191,6 +191,13 @@ impl OrderedConsumer {
         Ok(false)
     }
 
+    fn delete(&self, link: &Link) {
+        let api = Api { link, prefix: self.config.api_prefix(), timeout: DELETION, stop: None };
+        if let Err(failure) = api.delete_consumer(&self.config.stream, &self.name) {
+            log::debug!("broker: consumer {} cannot be deleted, and expires later: {failure}", self.name);
+        }
+    }
+
     /// Requests messages; how many.
     fn pull(&mut self) -> u64 {
         self.pulls += 1;
@@ -207,12 +214,16 @@ impl OrderedConsumer {
 
 impl Drop for OrderedConsumer {
     fn drop(&mut self) {
-        if self.link.lost().is_raised() {
+        if !self.link.lost().is_raised() {
+            self.delete(&self.link);
             return;
         }
-        let api = Api { link: &self.link, prefix: self.config.api_prefix(), timeout: DELETION, stop: None };
-        if let Err(failure) = api.delete_consumer(&self.config.stream, &self.name) {
-            log::debug!("broker: consumer {} cannot be deleted, and expires later: {failure}", self.name);
+        // The client ended the connection because of a message that it cannot read. The server answers another one.
+        let cluster = Cluster::new(&self.config).map(Arc::new);
+        match cluster.and_then(|cluster| Link::open_with(&cluster, &Signal::default(), Arc::new(self.denials.clone())))
+        {
+            Ok(link) => self.delete(&link),
+            Err(error) => log::debug!("broker: consumer {} is not deleted, and expires later: {error}", self.name),
         }
     }
 }

@@ -98,7 +98,7 @@ impl StreamParts<'_> {
             self.step = FIRST;
             match no_more {
                 NoMore::Lost => {
-                    log::debug!("broker: message {} may have ended the connection; reading it raw", end + 1)
+                    log::debug!("broker: message {} may have ended the connection; reading it raw", end + 1);
                 }
                 NoMore::Other(reason) => self.go_without(&reason),
             }
