@@ -155,7 +155,7 @@ mod tests {
         let format = RowFormat::new(format, &columns, false);
         let mut to = Vec::new();
         format.header(&columns, &mut to);
-        rows.iter().for_each(|row| assert!(format.row(row, &mut to).expect("writes")));
+        assert!(rows.iter().all(|row| format.row(row, &mut to).expect("writes")));
         String::from_utf8(to).expect("UTF-8")
     }
 

@@ -298,8 +298,7 @@ fn await_input(input: &BufReader<File>, task: &Task<'_>) -> Result<(), Error> {
         let mut polled = [PollFd::new(input.get_ref(), PollFlags::IN)];
         match poll(&mut polled, Some(&WAIT)) {
             // Of another error, the read says more.
-            Ok(ready) if ready == 0 => {}
-            Err(Errno::INTR) => {}
+            Ok(0) | Err(Errno::INTR) => {}
             _ => return Ok(()),
         }
     }

@@ -399,8 +399,9 @@ impl Filling<'_> {
             ReplayStart::Sequence(sequence) => sequence.max(1),
             ReplayStart::Time(time) => reader.first_since(bounds, nanoseconds(time))?,
         };
-        // Also where the last events were deleted.
-        if self.options.from != ReplayStart::All && reader.mark_from(first)?.is_none() {
+        let is_next = self.options.from == ReplayStart::Sequence(bounds.last + 1);
+        // Also where the last events were deleted. The next event may be waited for.
+        if self.options.from != ReplayStart::All && !is_next && reader.mark_from(first)?.is_none() {
             let (stream, last) = (reader.stream(), bounds.last);
             let what = format!("stream {stream} has no event there or later, and ends at sequence {last}");
             return Err(Error::config("ReplayOptions::from", format!("{what}: there is nothing to replay")));

@@ -106,14 +106,14 @@ fn a_replay_fills_other_tables_while_the_collector_goes_on() {
 fn a_range_without_an_event_is_refused_in_one_line() {
     let fixture = fixture(&json!({}));
     let range = |arguments: &[&str]| replay(&fixture, &[arguments, &["--into", "new.db"]].concat());
-    refused(&mut range(&["--from-seq", "1"]), 2, &["--from-seq", "has no event there or later"]);
+    refused(&mut range(&["--from-seq", "2"]), 2, &["--from-seq", "has no event there or later"]);
     fixture.publish("event", 20);
     for sequence in [18, 19, 20] {
         fixture.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": sequence }));
     }
     let none = "has no event there or later, and ends at sequence 20: there is nothing to replay";
     for (arguments, words) in [
-        (&["--from-seq", "21"][..], none),
+        (&["--from-seq", "22"][..], none),
         (&["--from-seq", "1000"], none),
         // The last ones were deleted.
         (&["--from-seq", "18"], none),
@@ -318,7 +318,11 @@ fn wrong_uses_are_refused_by_name() {
     refuses(&from, 2, &["--until-seq or --until-time: is before the first event"]);
     let from = ["--from-time", "2999-01-01", "--into", "new.db"];
     refuses(&from, 2, &["--from-seq or --from-time: is in the future"]);
-    refuses(&["--from-seq", "12", "--into", "new.db"], 2, &["--from-seq or --from-time: stream EVENTS ends at 10"]);
+    refuses(
+        &["--from-seq", "12", "--into", "new.db"],
+        2,
+        &["--from-seq or --from-time: stream EVENTS has no event there or later"],
+    );
     assert!(!fixture.path("new.db").exists() && !fixture.path("new.db.lock").exists());
     replayed(&fixture, &["--from-seq", "5", "--into", "new.db"]);
     refuses(&["--all", "--into", "new.db"], 2, &["was begun with another start (sequence 5) than this (all)"]);
