@@ -53,7 +53,7 @@ pub enum Value {
     Integer(i64),
     /// A 64-bit float.
     Real(f64),
-    /// Text. Bytes that are not UTF-8, which SQLite allows in text, become U+FFFD; see [`Reader::keep_bad_text`].
+    /// Text. Bytes that are not UTF-8, which SQLite allows in text, become U+FFFD.
     Text(String),
     /// Bytes.
     Blob(Vec<u8>),
