@@ -8,6 +8,9 @@ use std::str::FromStr;
 /// more than the subject.
 const MAX_LENGTH: usize = 2048;
 
+/// The longest subject of a stored event: longer than any that fits a protocol line.
+const LONGEST_STORED: usize = 4096;
+
 /// A subject, or many: `*` stands for any one token, `>` at the end for one token or more.
 ///
 /// ```
@@ -139,6 +142,22 @@ pub(crate) fn validate(subject: &str) -> Result<(), InvalidSubject> {
     }
     if subject.starts_with("$JS.") || subject.starts_with("$SYS.") {
         return refused(format!("the subject {:?} is reserved by the server", shown()));
+    }
+    Ok(())
+}
+
+/// Refuses a subject with which no event is ever stored. A server takes more than [`validate`] does, unless it is pedantic: wildcards as
+/// names, empty tokens, control characters. And it publishes events of its own.
+pub(crate) fn validate_stored(subject: &str) -> Result<(), InvalidSubject> {
+    let shown = || subject.chars().take(80).collect::<String>();
+    if subject.is_empty() {
+        return Err(InvalidSubject("the subject is empty".into()));
+    }
+    if subject.len() > LONGEST_STORED {
+        return Err(InvalidSubject(format!("the subject {:?}… is longer than {LONGEST_STORED} bytes", shown())));
+    }
+    if subject.contains(char::is_whitespace) {
+        return Err(InvalidSubject(format!("the subject {:?} has white space", shown())));
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ pub use connection::{Cluster, Denial, Liveness, Reconnect, address_in};
 pub use core_nats::CoreIntake;
 pub use jetstream::{
     IntakeOptions, JetStreamIntake, KnownStreams, OriginalDatabase, Owner, RawHeaders, Repartitioned, ReplayIntake,
-    ReplayOptions, StreamBounds, StreamHoles, StreamMessage, StreamReader, remove_stream, repartition,
+    ReplayOptions, StreamBounds, StreamHoles, StreamMessage, StreamPart, StreamReader, remove_stream, repartition,
 };
 pub use permission_probe::{Verdict, probe};
 pub use permissions::{Access, BrokerUse, Permission, permissions};

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::output::Output;
-use super::quantities::{rate, size};
+use super::quantities::{file, rate, size};
 use super::settings::{DatabaseArgs, Settings};
 use super::task_progress::TaskProgress;
 use super::values::{printable, shown_time};
@@ -32,7 +32,7 @@ Examples:
   catchment backup backups/events.db --force --rate 20MiB")]
 pub struct Backup {
     /// The file to make
-    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(value_name = "FILE", value_parser = file(), value_hint = clap::ValueHint::FilePath)]
     file: PathBuf,
 
     #[command(flatten)]

@@ -8,7 +8,7 @@ mod show;
 
 use std::io::Write;
 
-use crate::store::{self, Json};
+use crate::store::{self, Json, LosslessJson};
 use clap::{Args, Subcommand};
 use indicatif::HumanCount;
 
@@ -150,7 +150,7 @@ impl Export {
                 published_us: letter.published_us,
                 headers: event_line::headers(letter.headers.as_deref()),
                 raw_headers: raw_headers.as_ref().map(|raw| Json(raw.borrowed())),
-                payload: Json(letter.payload.borrowed()),
+                payload: LosslessJson(letter.payload.borrowed()),
             };
             serde_json::to_writer(&mut output, &line).map_err(std::io::Error::from)?;
             output.write_all(b"\n")?;

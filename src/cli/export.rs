@@ -10,7 +10,7 @@ use super::quantities::{filter, time_us};
 use super::settings::{DatabaseArgs, Settings};
 use super::task_progress::TaskProgress;
 use super::values::{counted, printable};
-use crate::maintenance::{self, ExportFormat, ExportOptions, ExportSource, ExportTarget};
+use crate::maintenance::{self, ExportFormat, ExportOptions, ExportReport, ExportSource, ExportTarget};
 use crate::subject::Filter;
 
 /// Write the rows of a table or of a query into a file, as JSON lines or CSV
@@ -23,6 +23,7 @@ A row of table events is {\"id\", \"stream\", \"sequence\", \"subject\", \"publi
 where they are NULL: the format that catchment import, publish --events and test read.
 CSV: a line of names, then the rows. NULL is an empty field, an empty text is \"\", a blob is x'00ff'.
 --subject, --since and --where are those of catchment tail.
+Text that is not UTF-8 is written as a blob, and a warning says so; the exit status is 0.
 A long export holds back the file -wal of the database, which grows with every commit meanwhile.
 
 Examples:
@@ -65,7 +66,8 @@ pub struct Export {
     #[arg(long)]
     force: bool,
 
-    /// Print JSON when a file is made: {"file", "rows", "bytes"}
+    /// Print JSON when a file is made: {"file", "rows", "bytes", "bad_texts", "inexact"}: texts that are not UTF-8, and rows of events that
+    /// an import does not store as they are
     #[arg(short, long)]
     json: bool,
 }
@@ -102,7 +104,7 @@ impl Export {
             let mut output = Output::new();
             let to = ExportTarget::Writer(&mut output);
             let done = maintenance::export(&config, &source, to, &options, &|progressed| progress.report(progressed));
-            progress.end(done, || "interrupted: not all rows are written".into())?;
+            warn(&progress.end(done, || "interrupted: not all rows are written".into())?);
             return Ok(());
         }
         let to = ExportTarget::File(&self.output);
@@ -111,11 +113,32 @@ impl Export {
         let mut output = Output::optional();
         let file = self.output.to_string_lossy();
         if self.json {
-            let line = serde_json::json!({ "file": file, "rows": report.rows, "bytes": report.bytes });
+            let ExportReport { rows, bytes, bad_texts, inexact, .. } = report;
+            let line = serde_json::json!({
+                "file": file, "rows": rows, "bytes": bytes, "bad_texts": bad_texts, "inexact": inexact
+            });
             writeln!(output, "{line}")?;
         } else {
             writeln!(output, "{} has {}", printable(&file), counted(report.rows, "row"))?;
         }
-        Ok(output.flush()?)
+        output.flush()?;
+        warn(&report);
+        Ok(())
+    }
+}
+
+/// Says what is not as it is in the database, or would not be after an import.
+fn warn(report: &ExportReport) {
+    let mut parts = Vec::new();
+    if report.bad_texts > 0 {
+        let texts = counted(report.bad_texts, "text");
+        parts.push(format!("{texts} not UTF-8: written as bytes, which an import stores as a blob"));
+    }
+    if report.inexact > 0 {
+        let rows = counted(report.inexact, "row");
+        parts.push(format!("{rows} of a kind that no collector stores: an import changes or refuses them"));
+    }
+    if !parts.is_empty() {
+        log::warn!("{}", parts.join("; "));
     }
 }

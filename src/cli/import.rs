@@ -57,7 +57,7 @@ pub struct Import {
     #[arg(long)]
     again: bool,
 
-    /// Print JSON: {"lines", "stored", "dead_letters", "dropped", "lines_before"}
+    /// Print JSON: {"lines", "stored", "dead_letters", "dropped", "lines_before"}; also how far an import came that ended early
     #[arg(short, long)]
     json: bool,
 }
@@ -80,7 +80,8 @@ impl Import {
         };
         let options = ImportOptions { bad_lines, again: self.again };
         let progress = TaskProgress::new()?;
-        let done = maintenance::import(&config, &file, &options, &|progressed| progress.report(progressed));
+        let mut report = None;
+        let done = maintenance::import_reporting(&config, &file, &options, &|now| progress.report(now), &mut report);
         let interrupted = || {
             let way_on = if is_standard_input { "" } else { "; the next import continues after them" };
             format!("interrupted: not all lines of {shown} are stored{way_on}")
@@ -92,23 +93,28 @@ impl Import {
             Ok(error) => error.into(),
             Err(error) => error,
         });
-        let report = done?;
         let mut output = Output::optional();
-        let ImportReport { lines_before, lines, stored, dead_letters, dropped } = report;
-        if self.json {
-            let line = serde_json::json!({
-                "lines": lines,
-                "stored": stored,
-                "dead_letters": dead_letters,
-                "dropped": dropped,
-                "lines_before": lines_before,
-            });
-            writeln!(output, "{line}")?;
-        } else {
-            writeln!(output, "{}", text(&shown, &report))?;
+        if let Some(report) = report {
+            if self.json {
+                writeln!(output, "{}", json(&report))?;
+            } else if done.is_ok() {
+                writeln!(output, "{}", text(&shown, &report))?;
+            }
         }
-        Ok(output.flush()?)
+        output.flush()?;
+        done
     }
+}
+
+fn json(report: &ImportReport) -> serde_json::Value {
+    let ImportReport { lines_before, lines, stored, dead_letters, dropped } = report;
+    serde_json::json!({
+        "lines": lines,
+        "stored": stored,
+        "dead_letters": dead_letters,
+        "dropped": dropped,
+        "lines_before": lines_before,
+    })
 }
 
 fn text(file: &str, report: &ImportReport) -> String {

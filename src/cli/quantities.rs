@@ -1,9 +1,11 @@
-//! Numbers, times, sizes and subjects as arguments. An error says what is expected, with an example; it follows the flag and its value.
+//! Numbers, times, sizes, subjects and files as arguments. An error says what is expected, with an example; it follows the flag and its value.
 
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytesize::ByteSize;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -29,6 +31,16 @@ where
             format!("expected a whole number{limits}, for example {example}")
         })
     }
+}
+
+/// Reads the path of a file, where standard input and output, `-`, cannot be used.
+pub fn file() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| {
+        if path == Path::new("-") {
+            return Err("standard input and output cannot be used here; name a file, or ./- for one of that name");
+        }
+        Ok(path)
+    })
 }
 
 /// Reads a length of time: a number with its unit.

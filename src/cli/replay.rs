@@ -9,7 +9,7 @@ use indicatif::HumanCount;
 
 use super::failure;
 use super::output::Output;
-use super::quantities::{time_us, whole};
+use super::quantities::{file, time_us, whole};
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::starting;
 use super::task_progress::TaskProgress;
@@ -54,7 +54,7 @@ pub struct Replay {
     broker: BrokerArgs,
 
     /// The new database. If an earlier replay has begun it, this one continues
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_parser = file(), value_hint = clap::ValueHint::FilePath)]
     into: PathBuf,
 
     /// Begin with the first event that the stream has
@@ -94,7 +94,8 @@ pub struct Replay {
     accept_loss: bool,
 
     /// Print JSON: {"stream", "database", "first", "position", "events", "dead_letters", "dropped", "repeated", "behind", "replaced", "lost": [text]};
-    /// replaced is the file that the old database has now, or null; behind is how many of its events the next run collects
+    /// replaced is the file that the old database has now, or null; behind is how many of its events the next run collects. Also how far
+    /// a replay came that was interrupted
     #[arg(short, long)]
     json: bool,
 }
@@ -113,11 +114,17 @@ impl Replay {
         }
         let options = self.options();
         let progress = TaskProgress::new()?;
-        let replayed = maintenance::replay(&config, &options, &|now| progress.report(now));
+        let mut cancelled = None;
+        let replayed = maintenance::replay_reporting(&config, &options, &|now| progress.report(now), &mut cancelled);
         let into = self.into.display();
         let message = || format!("interrupted: the same command continues the replay into {into}");
-        let report = progress.end_as(replayed, message, |error| self.explained(error, settings, &config))?;
+        let ended = progress.end_as(replayed, message, |error| self.explained(error, settings, &config));
         let mut output = Output::optional();
+        if let Some(report) = cancelled.filter(|_| self.json) {
+            writeln!(output, "{}", json(&report, &self.into))?;
+            output.flush()?;
+        }
+        let report = ended?;
         if self.json {
             writeln!(output, "{}", json(&report, &self.into))?;
         } else {

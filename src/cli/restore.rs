@@ -9,14 +9,17 @@ use clap::Args;
 use super::backup::{positions_json, write_positions};
 use super::failure::line;
 use super::output::Output;
-use super::quantities::rate;
+use super::quantities::{file, rate};
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::task_progress::TaskProgress;
-use super::values::printable;
+use super::values::{counted, printable};
 use crate::config::Mode;
 use crate::hint;
-use crate::maintenance::{self, RestoreOptions};
+use crate::maintenance::{self, MissingInStream, RestoreOptions};
 use crate::store::beside;
+
+/// So many ranges that the stream lacks are in the JSON.
+const MOST_LISTED: usize = 100;
 
 /// Put a backup in the place of the database
 ///
@@ -38,7 +41,7 @@ Examples:
   catchment restore backups/events.db --database copy/events.db --offline")]
 pub struct Restore {
     /// The backup
-    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(value_name = "FILE", value_parser = file(), value_hint = clap::ValueHint::FilePath)]
     file: PathBuf,
 
     #[command(flatten)]
@@ -56,8 +59,9 @@ pub struct Restore {
     #[arg(long)]
     offline: bool,
 
-    /// Print JSON: {"database", "kept", "identity", "positions", "positions_before", "missing", "broker"}; kept, missing and broker may be
-    /// null: broker is why the broker was not asked
+    /// Print JSON: {"database", "kept", "identity", "positions", "positions_before", "missing", "missing_events", "gaps": [{"first",
+    /// "last"}], "unknown": [text], "broker"}; kept, missing and broker may be null: missing is what the next start reports of the stream;
+    /// gaps are the first hundred ranges that the stream no longer has; broker is why the broker was not asked
     #[arg(short, long)]
     json: bool,
 
@@ -67,10 +71,8 @@ pub struct Restore {
 
 /// What the broker says of the stream.
 enum Stream {
-    /// Nothing is missing at its beginning. What it dropped further on was not looked for.
-    Complete,
     /// What it no longer has.
-    Lacks(String),
+    Asked(MissingInStream),
     /// Why it was not asked.
     NotAsked(String),
 }
@@ -95,25 +97,28 @@ impl Restore {
             Stream::NotAsked("its own nats-server does not run".into())
         } else {
             match maintenance::missing_in_stream(path, &config.broker) {
-                Ok(None) => Stream::Complete,
-                Ok(Some(missing)) => Stream::Lacks(missing),
+                Ok(missing) => Stream::Asked(missing),
                 Err(error) => Stream::NotAsked(line(&error.into())),
             }
         };
         let mut output = Output::optional();
         if self.json {
             let (missing, broker) = match &stream {
-                Stream::Complete => (None, None),
-                Stream::Lacks(missing) => (Some(missing), None),
-                Stream::NotAsked(reason) => (None, Some(reason)),
+                Stream::Asked(missing) => (missing.clone(), None),
+                Stream::NotAsked(reason) => (MissingInStream::default(), Some(reason)),
             };
+            let gaps = missing.gone.iter().take(MOST_LISTED);
+            let gaps: Vec<_> = gaps.map(|gap| serde_json::json!({ "first": gap.first, "last": gap.last })).collect();
             let line = serde_json::json!({
                 "database": path.display().to_string(),
                 "kept": report.kept.as_ref().map(|kept| kept.display().to_string()),
                 "identity": report.identity,
                 "positions": positions_json(&report.positions),
                 "positions_before": report.positions_before.as_deref().map(positions_json),
-                "missing": missing,
+                "missing": missing.notice,
+                "missing_events": missing.gone.missing(),
+                "gaps": gaps,
+                "unknown": missing.unknown,
                 "broker": broker,
             });
             writeln!(output, "{line}")?;
@@ -128,15 +133,25 @@ impl Restore {
         let start = hint::start(has_own_server);
         let goes_on = if report.positions.is_empty() { "begins at the start of the stream" } else { "continues there" };
         match stream {
-            Stream::Complete => {
-                let stream = &config.broker.stream;
-                writeln!(output, "{start} {goes_on}; nothing is missing at the beginning of stream {stream}")?;
-                writeln!(output, "catchment gaps lists what the stream dropped after that")?;
-            }
-            Stream::Lacks(missing) => {
-                writeln!(output, "{start} {goes_on}; it will report: {missing}")?;
+            Stream::Asked(missing) => {
+                match &missing.notice {
+                    Some(notice) => writeln!(output, "{start} will report: {notice}")?,
+                    None => writeln!(output, "{start} {goes_on}")?,
+                }
+                let stream = printable(&config.broker.stream).into_owned();
+                if !missing.gone.is_empty() {
+                    let events = counted(missing.gone.missing(), "event");
+                    writeln!(output, "stream {stream} no longer has {events} after that: {}", missing.gone)?;
+                } else if missing.notice.is_none() && missing.unknown.is_empty() && !report.positions.is_empty() {
+                    writeln!(output, "stream {stream} has all that came after that")?;
+                }
+                for unknown in &missing.unknown {
+                    writeln!(output, "not known: {unknown}")?;
+                }
                 if let (Some(kept), Some(before)) = (&report.kept, &report.positions_before)
                     && !before.is_empty()
+                    && *before != report.positions
+                    && (missing.notice.is_some() || !missing.gone.is_empty())
                 {
                     writeln!(output, "what the stream lacks may be in {}, which has:", shown(kept))?;
                     write_positions(&mut output, before)?;

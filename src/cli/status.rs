@@ -15,7 +15,7 @@ use super::values::{counted, printable};
 use crate::counted::count;
 use crate::hint;
 use crate::observe::seconds;
-use crate::observe::{AskError, Snapshot, State, Trouble, ask, ask_snapshot};
+use crate::observe::{AskError, JobFigures, RetentionFigures, Snapshot, State, Trouble, ask, ask_snapshot};
 use crate::store::{Lock, StartPhase};
 
 /// Ask the running collector of a database how it is
@@ -233,6 +233,11 @@ fn lines(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
     let free = database.disk_free_bytes.map(|free| format!(", {} free on its disk", size(free))).unwrap_or_default();
     let (file, wal) = (size(database.file_bytes), size(database.wal_bytes));
     line("database", format!("{}, {file}, WAL {wal}{free}", database.path));
+    for job in &snapshot.upkeep {
+        if let Some(label) = label_of(&job.name) {
+            line(label, upkeep(job, &snapshot.retention));
+        }
+    }
     if totals.requests_answered + totals.requests_failed > 0 {
         let (all, failed) = (totals.requests_answered + totals.requests_failed, count(totals.requests_failed));
         line("queries", format!("{}, {failed} with an error", counted(all, "request")));
@@ -243,6 +248,31 @@ fn lines(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
         line("last error", format!("{}, {lasted}: {}: {}", incident.at, incident.part, incident.reason));
     }
     lines
+}
+
+/// The label of a task of the upkeep that was configured; `None` for those that every collector has.
+fn label_of(task: &str) -> Option<&'static str> {
+    match task {
+        "backup" => Some("backup"),
+        "quick_check" => Some("quick check"),
+        "retention" => Some("retention"),
+        _ => None,
+    }
+}
+
+/// When a task of the upkeep last ran, how that ended, and when it is due next.
+fn upkeep(job: &JobFigures, retention: &RetentionFigures) -> String {
+    let took = job.took_seconds.map(|took| format!(", took {}", time(Some(took)))).unwrap_or_default();
+    let last = job.last.as_deref().map_or("not yet since the start".into(), |last| format!("last {last}{took}"));
+    let deleted = retention.rows.values().sum::<u64>();
+    let deleted = if job.name == "retention" && deleted > 0 {
+        format!("; {} deleted since the start", counted(deleted, "row"))
+    } else {
+        String::new()
+    };
+    let error = job.error.as_deref().map(|error| format!("; failed: {error}")).unwrap_or_default();
+    let next = job.next.as_deref().map(|next| format!("; next {next}")).unwrap_or_default();
+    format!("{last}{deleted}{error}{next}")
 }
 
 /// `1 batch`, `2 batches`.

@@ -10,7 +10,7 @@ use super::values::{for_display, printable, shown_time};
 use crate::broker::{RawHeaders, StreamMessage, StreamReader};
 use crate::config::Mode;
 use crate::store::event_line::{self, EventLine};
-use crate::store::{Json, Value};
+use crate::store::{Json, LosslessJson, Value};
 use crate::subject::Filter;
 
 /// Connects to the broker, and returns a reader of the stream and the filters for its messages: the given one, else those of the
@@ -71,7 +71,7 @@ pub fn write_json(to: &mut impl Write, message: &StreamMessage) -> io::Result<()
         published_us: message.published_ns.div_euclid(1_000),
         headers: event_line::headers(headers.as_deref()),
         raw_headers: raw.as_ref().map(|raw| Json(raw.borrowed())),
-        payload: Json(payload.borrowed()),
+        payload: LosslessJson(payload.borrowed()),
     };
     serde_json::to_writer(&mut *to, &line)?;
     writeln!(to)

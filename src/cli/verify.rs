@@ -110,23 +110,23 @@ fn print(output: &mut Output, report: &VerifyReport) -> anyhow::Result<()> {
         writeln!(output, "nothing of stream {stream}, as it is now, was collected: nothing to compare")?;
         return Ok(());
     }
-    let messages = counted(report.messages, "message");
+    let messages = counted(report.counts.messages, "message");
     writeln!(output, "compared {messages} of stream {stream}, {} to {}", HumanCount(*first), HumanCount(*last))?;
     let counts = [
-        (report.stored, "stored"),
-        (report.dead_letters, "dead letters"),
-        (report.counted, "of routes without a key"),
-        (report.dropped, "dropped by the routes"),
-        (report.pruned, "deleted by the retention, or before the first row of a --pruned table"),
-        (report.repeated, "sent twice by a recorder, and stored once"),
-        (report.returned, "in the stream again: the next start stores them"),
+        (report.counts.stored, "stored"),
+        (report.counts.dead_letters, "dead letters"),
+        (report.counts.counted, "of routes without a key"),
+        (report.counts.dropped, "dropped by the routes"),
+        (report.counts.pruned, "deleted by the retention, or before the first row of a --pruned table"),
+        (report.counts.repeated, "sent twice by a recorder, and stored once"),
+        (report.counts.returned, "in the stream again: the next start stores them"),
     ];
     for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
         writeln!(output, "  {} {what}", HumanCount(count))?;
     }
     let others = [
-        (report.only_stored, "rows whose message the stream no longer has"),
-        (report.of_earlier_epochs, "rows of earlier streams of this name"),
+        (report.counts.only_stored, "rows whose message the stream no longer has"),
+        (report.counts.of_earlier_epochs, "rows of earlier streams of this name"),
         (report.lost_before, "events were lost before they were collected: catchment gaps lists them"),
     ];
     for (count, what) in others.into_iter().filter(|(count, _)| *count > 0) {
@@ -153,8 +153,8 @@ fn print(output: &mut Output, report: &VerifyReport) -> anyhow::Result<()> {
     if report.unexplained > 0 {
         writeln!(output, "{} with a sequence that was not collected yet", counted(report.unexplained, "row"))?;
     }
-    if report.unaccounted > 0 {
-        let sequences = counted(report.unaccounted, "sequence");
+    if report.counts.unaccounted > 0 {
+        let sequences = counted(report.counts.unaccounted, "sequence");
         writeln!(output, "{sequences} neither in the stream nor in the database, although they were collected")?;
     }
     writeln!(output, "{}", if report.is_sound() { "all is there" } else { "not all is as it should be" })?;
@@ -207,21 +207,21 @@ fn json(report: &VerifyReport) -> serde_json::Value {
         "is_collected": report.is_collected,
         "first": report.range.0,
         "last": report.range.1,
-        "messages": report.messages,
-        "stored": report.stored,
-        "dead_letters": report.dead_letters,
-        "dropped": report.dropped,
-        "repeated": report.repeated,
-        "returned": report.returned,
-        "pruned": report.pruned,
-        "counted": report.counted,
+        "messages": report.counts.messages,
+        "stored": report.counts.stored,
+        "dead_letters": report.counts.dead_letters,
+        "dropped": report.counts.dropped,
+        "repeated": report.counts.repeated,
+        "returned": report.counts.returned,
+        "pruned": report.counts.pruned,
+        "counted": report.counts.counted,
         "missing": findings(&report.missing),
         "differing": findings(&report.differing),
         "doubled": findings(&report.doubled),
         "unexplained": report.unexplained,
-        "unaccounted": report.unaccounted,
-        "only_stored": report.only_stored,
-        "of_earlier_epochs": report.of_earlier_epochs,
+        "unaccounted": report.counts.unaccounted,
+        "only_stored": report.counts.only_stored,
+        "of_earlier_epochs": report.counts.of_earlier_epochs,
         "lost_before": report.lost_before,
         "keys": report.keys,
         "tables": tables,

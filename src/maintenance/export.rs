@@ -92,6 +92,11 @@ pub struct ExportReport {
     pub rows: u64,
     /// How many bytes they have.
     pub bytes: u64,
+    /// How many values are text that is not UTF-8, and were written as blobs.
+    pub bad_texts: u64,
+    /// How many rows of table `events` an [`import`](super::import()) does not store as they are: with a payload that is a number or
+    /// NULL, which becomes text, or with a subject or headers that no event has. A collector stores no such rows. Only of JSON lines.
+    pub inexact: u64,
 }
 
 /// Exports rows. A collector may run meanwhile: the rows are those of one moment. A long export holds back the WAL, which grows with every
@@ -114,7 +119,8 @@ pub fn export(
 ) -> Result<ExportReport, Error> {
     let task = Task::new("the export", progress);
     let database = &config.database.path;
-    let reader = Reader::open(database)?;
+    let mut reader = Reader::open(database)?;
+    reader.keep_bad_text();
     let selected = select(config, source, &reader)?;
     match to {
         ExportTarget::File(path) => {
@@ -223,18 +229,19 @@ fn write(
         Ok::<_, Error>((written, read))
     })?;
     written?;
-    read?;
+    (report.bad_texts, report.inexact) = read?;
     Ok(report)
 }
 
-/// Reads all rows. Ends early, without an error, if nobody receives them.
-fn read(reader: &Reader, selected: &Selected, format: ExportFormat, to: &Sender<Chunk>) -> Result<(), Error> {
+/// Reads all rows; how many texts are not UTF-8, and how many rows an import would change. Ends early, without an error, if nobody
+/// receives them.
+fn read(reader: &Reader, selected: &Selected, format: ExportFormat, to: &Sender<Chunk>) -> Result<(u64, u64), Error> {
     let refused = |detail: &str, remedy: &str| {
         let (fault, path, detail) = (DatabaseFault::Statement, selected.database.clone(), detail.to_owned());
         Error::Database { fault, path, detail, remedy: None, source: None }.with_remedy(remedy)
     };
     let mut rows_format: Option<RowFormat> = None;
-    let (mut buffer, mut rows) = (Vec::with_capacity(CHUNK), 0);
+    let (mut buffer, mut rows, mut inexact) = (Vec::with_capacity(CHUNK), 0, 0);
     let ended = reader.run::<Option<Error>>(&selected.sql, |output| {
         match output {
             StatementOutput::Columns([]) => {
@@ -249,7 +256,9 @@ fn read(reader: &Reader, selected: &Selected, format: ExportFormat, to: &Sender<
             }
             StatementOutput::Row(values) => {
                 // Columns come before rows, and writing into memory cannot fail.
-                let _ = rows_format.as_ref().map(|format| format.row(&values, &mut buffer));
+                let is_exact =
+                    rows_format.as_ref().is_none_or(|format| format.row(&values, &mut buffer).unwrap_or(true));
+                inexact += u64::from(!is_exact);
                 rows += 1;
                 if buffer.len() >= CHUNK {
                     let chunk = std::mem::replace(&mut buffer, Vec::with_capacity(CHUNK));
@@ -267,7 +276,7 @@ fn read(reader: &Reader, selected: &Selected, format: ExportFormat, to: &Sender<
         None if rows_format.is_none() => Err(refused("the SQL has no statement", "give one SELECT")),
         _ => {
             let _ = to.send((buffer, rows));
-            Ok(())
+            Ok((reader.bad_texts(), inexact))
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The formats of an export.
 
+use std::borrow::Cow;
 use std::io;
 
 use crate::store::event_line::{self, EventLine};
-use crate::store::{Json, JsonRowWriter, LosslessJson, Value};
+use crate::store::{JsonRowWriter, LosslessJson, Value};
 
 /// A format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,8 +52,8 @@ impl RowFormat {
         }
     }
 
-    /// Appends a row.
-    pub(super) fn row(&self, values: &[Value], to: &mut Vec<u8>) -> io::Result<()> {
+    /// Appends a row. `false` for a row of table `events` that an import does not store as it is.
+    pub(super) fn row(&self, values: &[Value], to: &mut Vec<u8>) -> io::Result<bool> {
         match self {
             Self::Csv => csv_line(values.iter().map(Field::of), to),
             Self::Objects(objects) => {
@@ -60,17 +61,18 @@ impl RowFormat {
                 to.push(b'\n');
             }
             Self::Events(places) => {
-                event_line(&places.map(|place| &values[place]), to)?;
+                let is_exact = event_line(&places.map(|place| &values[place]), to)?;
                 to.push(b'\n');
+                return Ok(is_exact);
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
-fn event_line(values: &[&Value; EVENT_COLUMNS.len()], to: &mut Vec<u8>) -> io::Result<()> {
+/// Writes an event; `false` if an import does not store it as it is.
+fn event_line(values: &[&Value; EVENT_COLUMNS.len()], to: &mut Vec<u8>) -> io::Result<bool> {
     let [id, subject, stream, sequence, published_us, headers, payload] = values;
-    let text = |value: &Value| if let Value::Text(text) = value { Some(text.clone()) } else { None };
     let number = |value: &Value| if let Value::Integer(number) = value { Some(*number) } else { None };
     let (subject, stream, headers) = (text(subject).unwrap_or_default(), text(stream), text(headers));
     let line = EventLine {
@@ -81,9 +83,20 @@ fn event_line(values: &[&Value; EVENT_COLUMNS.len()], to: &mut Vec<u8>) -> io::R
         published_us: number(published_us).unwrap_or_default(),
         headers: event_line::headers(headers.as_deref()),
         raw_headers: None,
-        payload: Json(payload.borrowed()),
+        payload: LosslessJson(payload.borrowed()),
     };
-    Ok(serde_json::to_writer(to, &line)?)
+    serde_json::to_writer(to, &line)?;
+    let is_payload = matches!(payload, Value::Text(_) | Value::Blob(_));
+    Ok(is_payload && event_line::can_be_stored(&subject, headers.as_deref()))
+}
+
+/// A text; one that is not UTF-8 comes as a blob.
+fn text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::Text(text) => Some(Cow::Borrowed(text)),
+        Value::Blob(bytes) => Some(String::from_utf8_lossy(bytes)),
+        _ => None,
+    }
 }
 
 /// A field of CSV.
@@ -142,7 +155,7 @@ mod tests {
         let format = RowFormat::new(format, &columns, false);
         let mut to = Vec::new();
         format.header(&columns, &mut to);
-        rows.iter().try_for_each(|row| format.row(row, &mut to)).expect("writes");
+        assert!(rows.iter().all(|row| format.row(row, &mut to).expect("writes")));
         String::from_utf8(to).expect("UTF-8")
     }
 

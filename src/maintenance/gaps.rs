@@ -1,9 +1,10 @@
 //! Which sequences of a stream a database does not have, or the stream does not have any more.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use crate::broker::{StreamHoles, StreamReader};
-use crate::config::{Config, Mode};
+use crate::config::{BrokerConfig, Config, Mode};
 use crate::error::Error;
 use crate::pipeline::{EpochProgress, Gap, Gaps, Mark};
 use crate::store::Inspection;
@@ -224,6 +225,28 @@ fn find_current(reader: &StreamReader, history: &[EpochProgress], created: &str)
     let Some(newest) = newest else { return Ok(None) };
     let is_same = reader.mark_at(newest.mark.sequence)? == Some(newest.mark);
     Ok(is_same.then_some(newest.epoch.number))
+}
+
+/// What the stream no longer has of what the database is still to collect, beyond its position; and what is not known of that. Reads the
+/// ledger and the state of the stream. Nothing if the stream is another one than that of the database.
+///
+/// # Errors
+///
+/// As [`gaps()`].
+pub(super) fn uncollected(database: &Path, broker: &BrokerConfig) -> Result<(Gaps, Vec<String>), Error> {
+    let inspection = Inspection::open(database)?;
+    let (history, first) = (inspection.history(&broker.stream)?, inspection.first_sequence(&broker.stream)?);
+    let filters: Vec<Filter> = broker.filters().iter().filter_map(|filter| filter.parse().ok()).collect();
+    let reader = StreamReader::open(broker, &filters)?;
+    let holes = reader.holes()?;
+    let current = find_current(&reader, &history, &holes.bounds.created)?;
+    if current.is_none() {
+        return Ok((Gaps::default(), Vec::new()));
+    }
+    let mut found = GapsReport { stream: broker.stream.clone(), ..GapsReport::default() };
+    add_stream(&mut found, &history, current, first, &holes);
+    let ahead = found.ranges.iter().filter(|range| range.state == GapState::Uncollected);
+    Ok((ahead.filter_map(|range| Gap::of(range.first, range.last)).collect(), found.unknown))
 }
 
 /// Adds what the stream lacks now.

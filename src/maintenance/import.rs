@@ -1,26 +1,16 @@
 //! Stores the events of a file through the routes, without a broker.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
+use sha2::Digest;
 
+use super::import_file::{ImportFile, Part};
+use super::line_chain::LineChain;
 use crate::config::Config;
 use crate::error::Error;
-use crate::input_format::{HEAD, unreadable};
-use crate::new_file::failed;
-use crate::store::event_line;
-use crate::store::{Database, ImportCounts, ImportNote, ImportedLine, Importer, Lock, Routes};
+use crate::store::{Database, ImportCounts, ImportNote, Importer, LineMarks, Lock, Routes};
 use crate::task::{Progress, Task};
-
-/// A transaction ends with the line that reaches one of these.
-const LINES: usize = 5_000;
-const BYTES: usize = 8 << 20;
-
-/// The longest line in bytes. The largest event has half of it; JSON may write a byte of it as several.
-const LONGEST: u64 = 256 << 20;
 
 /// What is done with a line that is no event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,10 +53,11 @@ pub struct ImportReport {
 /// and `catchment dead-letters export` print. Each event goes through the routes of `config`, as a collector would store it, in the order
 /// of the file and in large transactions. An event that a statement refuses becomes a dead letter. New migrations are applied.
 ///
-/// **Each line is stored once.** Each transaction notes how many bytes of the file are stored, and the SHA-256 digest of these bytes. An
-/// import that ended early continues there. A file is recognised by these bytes alone: under another name too, and if
-/// lines were added at its end. A file whose beginning has changed is another file, and all of it is stored. What is not a regular file (a
-/// pipe) is stored from its first byte, with no note.
+/// **Each line is stored once.** Each transaction notes how many bytes of the file are stored, the SHA-256 digest of these bytes, and four
+/// bytes of a digest at the end of each line. An import that ended early continues there. A file is recognised by its content alone:
+/// under another name too, if lines were added at its end, and if lines at its end are missing. A file in which an imported
+/// line has changed is another file, and all of it is stored. What is not a regular file (a pipe) is stored from its first byte, with no
+/// note.
 ///
 /// Headers and publish time are kept, and so are `stream` and `sequence` if a line has both. Positions in streams do not change: a
 /// collector of that stream stores the same events again. An event without a time is as of now. Identities of recorders are not
@@ -84,10 +75,23 @@ pub fn import(
     options: &ImportOptions,
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<ImportReport, Error> {
+    let mut report = None;
+    import_reporting(config, file, options, progress, &mut report)?;
+    Ok(report.unwrap_or_default())
+}
+
+/// The same, with a report of how far it came also if it ends with an error. `None`: it did not begin.
+pub(crate) fn import_reporting(
+    config: &Config,
+    file: &Path,
+    options: &ImportOptions,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
+    report: &mut Option<ImportReport>,
+) -> Result<(), Error> {
     let task = Task::new("the import", progress);
     let config = config.resolved()?;
     config.validate()?;
-    let mut lines = Lines::open(file)?;
+    let mut lines = ImportFile::open(file, &task)?;
     let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
     Database::must_not_be_of_others(&config.database, &config.routes, config.unmatched)?;
     let lock = Lock::take(&config.database.path)?;
@@ -103,57 +107,66 @@ pub fn import(
             return Err(error);
         }
     };
-    let imported = import_lines(&database, &mut lines, options, &task);
+    let report = report.insert(ImportReport::default());
+    let imported = import_lines(&database, &mut lines, options, &task, report);
     database.close_log();
     imported
 }
 
 fn import_lines(
     database: &Database,
-    lines: &mut Lines<'_>,
+    lines: &mut ImportFile<'_>,
     options: &ImportOptions,
     task: &Task<'_>,
-) -> Result<ImportReport, Error> {
+    report: &mut ImportReport,
+) -> Result<(), Error> {
     let mut importer = database.importer()?;
-    let mut report = ImportReport::default();
     let mut name = new_name();
     if lines.is_regular && !options.again {
         let notes = importer.notes()?;
         if let Some(note) = lines.skip_known(&notes, task)? {
             report.lines_before = note.lines;
             name.clone_from(&note.name);
+        } else {
+            report.lines_before = lines.skip_part_of_known(&notes, &importer, task)?;
         }
     }
+    let keeps_bad = options.bad_lines == BadLines::DeadLetter;
     loop {
-        let part = lines.next_part(options.bad_lines)?;
+        let part = lines.next_part(keeps_bad, task)?;
         if !part.lines.is_empty() {
             let counts = commit(&mut importer, lines, &part, &name)?;
             report.add(counts);
         }
-        report.lines += part.count;
+        report.lines += part.end.lines;
         lines.passed(&part);
         task.report("importing", lines.bytes, lines.size, "bytes")?;
         if let Some(error) = part.bad {
             return Err(error);
         }
         if part.is_last {
-            return Ok(report);
+            return Ok(());
         }
     }
 }
 
-fn commit(importer: &mut Importer, lines: &Lines<'_>, part: &Part, name: &str) -> Result<ImportCounts, Error> {
+fn commit(importer: &mut Importer, lines: &ImportFile<'_>, part: &Part, name: &str) -> Result<ImportCounts, Error> {
     importer.commit(&part.lines, &|after| {
         let is_all = after == part.lines.len();
-        let (bytes, count) = if is_all { (part.bytes.len(), part.count) } else { part.ends[after - 1] };
+        let end = if is_all { &part.end } else { &part.ends[after - 1] };
         let mut digest = lines.digest.clone();
-        digest.update(&part.bytes[..bytes]);
+        digest.update(&part.bytes[..end.bytes]);
         lines.is_regular.then(|| ImportNote {
             name: name.to_owned(),
             file: lines.file.canonicalize().unwrap_or_else(|_| lines.file.to_owned()),
-            bytes: lines.bytes + bytes as u64,
-            lines: lines.count + count,
+            bytes: lines.bytes + end.bytes as u64,
+            lines: lines.count + end.lines,
             sha256: data_encoding::HEXLOWER.encode(&digest.finalize()),
+            chain: end.chain.as_ref().map(LineChain::to_text),
+            marks: end.chain.is_some().then(|| {
+                let marks = usize::try_from(end.lines).unwrap_or(usize::MAX).saturating_mul(LineChain::MARK);
+                LineMarks { first: lines.count + 1, marks: part.marks[..marks.min(part.marks.len())].to_vec() }
+            }),
         })
     })
 }
@@ -163,142 +176,6 @@ impl ImportReport {
         self.stored += stored;
         self.dead_letters += dead_letters;
         self.dropped += dropped;
-    }
-}
-
-/// A file that is read line by line.
-struct Lines<'f> {
-    file: &'f Path,
-    input: BufReader<File>,
-    is_regular: bool,
-    size: Option<u64>,
-    /// Bytes and lines that are passed, and the digest of the bytes.
-    bytes: u64,
-    count: u64,
-    digest: Sha256,
-}
-
-/// The lines of one call of the importer.
-#[derive(Default)]
-struct Part {
-    /// The text of all lines, empty ones included.
-    bytes: Vec<u8>,
-    count: u64,
-    lines: Vec<ImportedLine>,
-    /// For each of `lines`, the bytes and the number of lines up to its end.
-    ends: Vec<(usize, u64)>,
-    /// A line after these that ends the import.
-    bad: Option<Error>,
-    is_last: bool,
-}
-
-impl<'f> Lines<'f> {
-    fn open(file: &'f Path) -> Result<Self, Error> {
-        let on_error = |error| failed(file, &error);
-        let metadata = std::fs::metadata(file).map_err(on_error)?;
-        if metadata.is_dir() {
-            let detail = "it is a folder; name a file in it".into();
-            return Err(Error::File { path: file.to_owned(), detail, source: None });
-        }
-        let is_regular = metadata.is_file();
-        let mut input = BufReader::with_capacity(256 << 10, File::open(file).map_err(on_error)?);
-        let head = input.fill_buf().map_err(on_error)?;
-        if let Some(detail) = unreadable(&head[..head.len().min(HEAD)], Some(file)) {
-            return Err(Error::File { path: file.to_owned(), detail, source: None });
-        }
-        let size = is_regular.then_some(metadata.len());
-        Ok(Self { file, input, is_regular, size, bytes: 0, count: 0, digest: Sha256::new() })
-    }
-
-    /// Passes what an earlier import has stored, by the largest note that is about the beginning of this file.
-    fn skip_known<'n>(&mut self, notes: &'n [ImportNote], task: &Task<'_>) -> Result<Option<&'n ImportNote>, Error> {
-        let size = self.size.unwrap_or(0);
-        let mut candidates: Vec<&ImportNote> =
-            notes.iter().filter(|note| note.bytes > 0 && note.bytes <= size).collect();
-        candidates.sort_by_key(|note| note.bytes);
-        let most = candidates.last().map_or(0, |note| note.bytes);
-        let (mut digest, mut read, mut known) = (Sha256::new(), 0, None);
-        for note in candidates {
-            while read < note.bytes {
-                let buffer = self.input.fill_buf().map_err(|error| failed(self.file, &error))?;
-                let length = buffer.len().min(usize::try_from(note.bytes - read).unwrap_or(usize::MAX));
-                if length == 0 {
-                    break;
-                }
-                digest.update(&buffer[..length]);
-                self.input.consume(length);
-                read += length as u64;
-                task.report("comparing", read, Some(most), "bytes")?;
-            }
-            if data_encoding::HEXLOWER.encode(&digest.clone().finalize()) == note.sha256 && read == note.bytes {
-                known = Some((note, digest.clone()));
-            }
-        }
-        let to = known.as_ref().map_or(0, |(note, _)| note.bytes);
-        self.input.seek(SeekFrom::Start(to)).map_err(|error| failed(self.file, &error))?;
-        let Some((note, digest)) = known else { return Ok(None) };
-        (self.bytes, self.count, self.digest) = (note.bytes, note.lines, digest);
-        Ok(Some(note))
-    }
-
-    /// The next lines.
-    fn next_part(&mut self, bad_lines: BadLines) -> Result<Part, Error> {
-        let mut part = Part::default();
-        while part.lines.len() < LINES && part.bytes.len() < BYTES {
-            let from = part.bytes.len();
-            let read = self.input.by_ref().take(LONGEST + 1).read_until(b'\n', &mut part.bytes);
-            let number = self.count + part.count + 1;
-            let read = match read {
-                Ok(read) if read as u64 <= LONGEST => read,
-                Ok(_) => {
-                    part.bytes.truncate(from);
-                    part.bad = Some(self.error(format!("line {number} is longer than {} MiB", LONGEST >> 20)));
-                    break;
-                }
-                Err(error) => return Err(failed(self.file, &error)),
-            };
-            if read == 0 {
-                part.is_last = true;
-                break;
-            }
-            let text = part.bytes[from..].trim_ascii();
-            let is_empty = text.strip_prefix(event_line::BOM).unwrap_or(text).is_empty();
-            let line = if is_empty {
-                None
-            } else {
-                match (event_line::read_stored(text), bad_lines) {
-                    (Ok(event), _) => Some(ImportedLine::Event(event)),
-                    (Err(reason), BadLines::DeadLetter) => {
-                        let reason = format!("line {number} of {}: {reason}", self.file.display());
-                        Some(ImportedLine::Bad { text: text.to_owned(), reason })
-                    }
-                    (Err(reason), BadLines::Stop) => {
-                        part.bytes.truncate(from);
-                        part.bad = Some(self.error(format!(
-                            "line {number} {reason}; mend it and import again, or let bad lines become dead letters \
-                             (--bad-lines dead-letter)"
-                        )));
-                        break;
-                    }
-                }
-            };
-            part.count += 1;
-            if let Some(line) = line {
-                part.lines.push(line);
-                part.ends.push((part.bytes.len(), part.count));
-            }
-        }
-        Ok(part)
-    }
-
-    fn passed(&mut self, part: &Part) {
-        self.digest.update(&part.bytes);
-        self.bytes += part.bytes.len() as u64;
-        self.count += part.count;
-    }
-
-    fn error(&self, detail: String) -> Error {
-        Error::File { path: self.file.to_owned(), detail, source: None }
     }
 }
 

@@ -19,6 +19,8 @@ mod export;
 mod export_format;
 mod gaps;
 mod import;
+mod import_file;
+mod line_chain;
 mod replay;
 mod restore;
 mod retain;
@@ -26,7 +28,7 @@ mod route_columns;
 mod table_filters;
 mod verify;
 
-pub use crate::store::{Compacted, RetentionForecast, StreamPosition};
+pub use crate::store::{Compacted, RetentionForecast, StreamPosition, VerifyCounts};
 pub use crate::task::Progress;
 pub use backup::{BackupOptions, BackupReport, backup};
 pub use compact::{CompactOptions, compact};
@@ -39,5 +41,7 @@ pub use restore::{RestoreOptions, RestoreReport, restore};
 pub use retain::{RetainOptions, retain, retention_forecast};
 pub use verify::{Finding, Findings, TableCount, VerifyOptions, VerifyReport, verify};
 
-pub(crate) use restore::missing_in_stream;
+pub(crate) use import::import_reporting;
+pub(crate) use replay::replay_reporting;
+pub(crate) use restore::{MissingInStream, missing_in_stream};
 pub(crate) use table_filters::TableFilters;

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::broker::{ReplayIntake, ReplayOptions as IntakeOptions, Reports, StreamBounds, StreamReader};
+use crate::broker::{
+    BrokerUse, ReplayIntake, ReplayOptions as IntakeOptions, Reports, StreamBounds, StreamReader, Verdict, permissions,
+    probe,
+};
 use crate::collect::owner;
 use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
@@ -125,6 +128,16 @@ pub fn replay(
     options: &ReplayOptions,
     report: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<ReplayReport, Error> {
+    replay_reporting(config, options, report, &mut None)
+}
+
+/// The same, with a report of how far a replay came that was cancelled while it read the stream.
+pub(crate) fn replay_reporting(
+    config: &Config,
+    options: &ReplayOptions,
+    report: &dyn Fn(Progress) -> ControlFlow<()>,
+    cancelled: &mut Option<ReplayReport>,
+) -> Result<ReplayReport, Error> {
     let task = Task::new("the replay", report);
     let mut config = config.resolved()?;
     config.validate()?;
@@ -143,11 +156,11 @@ pub fn replay(
     let new = DatabaseConfig { path: options.into.clone(), ..config.database.clone() };
     let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
     let lock = Lock::take_at(&new.path, StartPhase::Opening)?;
-    let fill = || {
+    let mut fill = || {
         undo_interrupted_transaction(&new.path)?;
         let note = ReplayNote::of(&new.path)?;
         undo_interrupted_swap(&live, &new.path)?;
-        Filling { config: &config, new: &new, routes: &routes, options, task }.run(note)
+        Filling { config: &config, new: &new, routes: &routes, options, task }.run(note, cancelled)
     };
     let filled = fill();
     let mut report = match filled {
@@ -225,7 +238,7 @@ struct Filling<'a> {
 }
 
 impl Filling<'_> {
-    fn run(&self, note: Option<ReplayNote>) -> Result<ReplayReport, Error> {
+    fn run(&self, note: Option<ReplayNote>, cut: &mut Option<ReplayReport>) -> Result<ReplayReport, Error> {
         let Self { config, new, routes, task, .. } = *self;
         let broker = &config.broker;
         if self.options.offline {
@@ -241,6 +254,11 @@ impl Filling<'_> {
             None => Some(self.beginning(&reader, &bounds, checksum)?),
         };
         let until = self.end(&reader, &bounds)?;
+        let first = begins.as_ref().map(|(note, _)| note).or(note.as_ref()).map_or(1, |note| note.first);
+        if self.options.until != ReplayEnd::Last && until < first {
+            let detail = format!("is before the first event, which has sequence {first}: there is nothing to replay");
+            return Err(Error::config("ReplayOptions::until", detail));
+        }
         // A collector that starts later has queries too, and a migration must not break them.
         let cancelled = Cell::new(None);
         let wanted = || match task.report("opening", 0, None, "events") {
@@ -260,7 +278,6 @@ impl Filling<'_> {
         if let Some((note, before)) = &begins {
             database.begin_replay(note, *before)?;
         }
-        let first = begins.map(|(note, _)| note).or(note).map_or(1, |note| note.first);
         let mut report = ReplayReport { stream: broker.stream.clone(), first, ..ReplayReport::default() };
         let history = database.history(&broker.stream)?;
         let at = history.last().map_or(0, |progress| progress.mark.sequence);
@@ -271,8 +288,11 @@ impl Filling<'_> {
             return Ok(report);
         }
         drop(reader);
-        self.fill(database, (at, until.min(bounds.last)), bounds.keeps_acknowledged, &mut report)?;
-        Ok(report)
+        let filled = self.fill(database, (at, until.min(bounds.last)), bounds.keeps_acknowledged, &mut report);
+        if let Err(Error::Cancelled { .. }) = filled {
+            *cut = Some(report.clone());
+        }
+        filled.map(|()| report)
     }
 
     /// What an earlier replay has filled.
@@ -313,6 +333,7 @@ impl Filling<'_> {
             history: database.history(&config.broker.stream)?,
             until: end,
             keeps_acknowledged,
+            denied: denied(config)?,
             pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
         };
         let wanted = || task.report("connecting", 0, None, "events").is_ok();
@@ -381,9 +402,12 @@ impl Filling<'_> {
             ReplayStart::Sequence(sequence) => sequence.max(1),
             ReplayStart::Time(time) => reader.first_since(bounds, nanoseconds(time))?,
         };
-        if first > bounds.last + 1 {
-            let detail = format!("stream {} ends at {}, before {first}", reader.stream(), bounds.last);
-            return Err(Error::config("ReplayOptions::from", detail));
+        let is_next = self.options.from == ReplayStart::Sequence(bounds.last + 1);
+        // Also where the last events were deleted. The next event may be waited for.
+        if self.options.from != ReplayStart::All && !is_next && reader.mark_from(first)?.is_none() {
+            let (stream, last) = (reader.stream(), bounds.last);
+            let what = format!("stream {stream} has no event there or later, and ends at sequence {last}");
+            return Err(Error::config("ReplayOptions::from", format!("{what}: there is nothing to replay")));
         }
         let first = if first > 1 { first.max(bounds.first) } else { 1 };
         let note = ReplayNote {
@@ -404,6 +428,14 @@ impl Filling<'_> {
             ReplayEnd::Time(time) => reader.first_since(bounds, nanoseconds(time))?.saturating_sub(1),
         })
     }
+}
+
+/// What this user lacks to read through a consumer, if anything. Without it the server would never answer.
+fn denied(config: &Config) -> Result<Option<String>, Error> {
+    let needed = permissions(config, BrokerUse::Replay);
+    let verdicts = probe(&config.broker, &needed)?;
+    let denied = needed.iter().zip(verdicts).find(|(_, verdict)| *verdict == Verdict::Denied);
+    Ok(denied.map(|(permission, _)| format!("this user may not publish to {}", permission.subject)))
 }
 
 /// A mark for the ledger directly before this sequence. If the stream has no message there, its time is not later than that of the next.

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 
+use super::gaps::uncollected;
 use crate::broker::{BrokerStatus, DatabasePosition};
 use crate::config::{BrokerConfig, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::new_file::NewFile;
+use crate::pipeline::Gaps;
 use crate::store::{
     CopyLimits, Lock, StreamPosition, copy_database, followed_path, is_of_others, must_not_be_in_use, present,
     replace_database, stream_history,
@@ -174,22 +176,34 @@ fn kept_name(database: &Path) -> PathBuf {
     (1..100).map(name).find(|name| std::fs::symlink_metadata(name).is_err()).unwrap_or_else(|| name(1))
 }
 
-/// What a start with these settings reports of the stream: what it no longer has after the position of the database, or that it was
-/// created again. `None` if nothing is missing, or no stream is used. Blocks for a few times `broker.timeout` at most.
+/// What a stream has not of what a database is still to collect.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MissingInStream {
+    /// What the next start reports: what is gone at the beginning, or that the stream was created again.
+    pub(crate) notice: Option<String>,
+    /// The sequences that are gone, at the beginning and further on.
+    pub(crate) gone: Gaps,
+    /// What is not known.
+    pub(crate) unknown: Vec<String>,
+}
+
+/// What the stream of these settings no longer has after the position of the database. Blocks for a few times `broker.timeout` at most.
 ///
 /// # Errors
 ///
 /// [`Error::Broker`] or [`Error::Config`] where the broker cannot be asked; [`Error::Database`].
-pub(crate) fn missing_in_stream(database: &Path, broker: &BrokerConfig) -> Result<Option<String>, Error> {
+pub(crate) fn missing_in_stream(database: &Path, broker: &BrokerConfig) -> Result<MissingInStream, Error> {
     if broker.mode == Mode::Core {
-        return Ok(None);
+        return Ok(MissingInStream::default());
     }
     let history = stream_history(database, &broker.stream)?;
     let position = DatabasePosition { owner: None, history: &history, pipeline_holds: 0 };
     let status = BrokerStatus::make(broker, position)?;
-    let Some(jetstream) = status.jetstream else { return Ok(None) };
-    match jetstream.stream {
-        Some(stream) => Ok(stream.news),
-        None => Ok(Some(format!("there is no stream {}", broker.stream))),
-    }
+    let Some(jetstream) = status.jetstream else { return Ok(MissingInStream::default()) };
+    let Some(stream) = jetstream.stream else {
+        let notice = Some(format!("there is no stream {}", broker.stream));
+        return Ok(MissingInStream { notice, ..MissingInStream::default() });
+    };
+    let (gone, unknown) = uncollected(database, broker)?;
+    Ok(MissingInStream { notice: stream.news, gone, unknown })
 }

@@ -3,21 +3,16 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::broker::{StreamMessage, StreamReader};
+use crate::broker::{StreamPart, StreamReader};
 use crate::config::{Config, Mode};
 use crate::error::Error;
 use crate::pipeline::{Batch, Epoch, EpochProgress, Limits, Mark};
-use crate::store::{Compared, Database, Inspection, Lock, Routes, StartPhase, Verification};
+use crate::store::{Compared, Database, Inspection, Lock, Routes, StartPhase, Verification, VerifyCounts};
 use crate::subject::Filter;
 use crate::task::{Progress, Task};
 
 /// The most findings of each kind that a report names.
 const MAX_NAMED: usize = 100;
-
-/// The sequences that are read at a time, at first and at most, and the bytes that they should have.
-const FIRST: u64 = 256;
-const MOST: u64 = 4_096;
-const BYTES: usize = 8 << 20;
 
 /// How many second copies are deleted in one transaction.
 const ROWS: usize = 1_000;
@@ -87,22 +82,8 @@ pub struct VerifyReport {
     /// The sequences that were compared: from the first that the stream has to the last that the database had at the start. 0 to 0 if
     /// there are none.
     pub range: (u64, u64),
-    /// Messages of the stream that were compared.
-    pub messages: u64,
-    /// How many of them are stored: as rows of table `events`, or under a key of a routed table.
-    pub stored: u64,
-    /// How many are dead letters.
-    pub dead_letters: u64,
-    /// How many the routes drop.
-    pub dropped: u64,
-    /// How many a recorder has sent before. They are stored once.
-    pub repeated: u64,
-    /// How many were lost when they were due, and are in the stream again. The next start of the collector stores them.
-    pub returned: u64,
-    /// How many have no row because it was deleted on purpose, or may have been.
-    pub pruned: u64,
-    /// How many belong to routes without a key: only their number was compared.
-    pub counted: u64,
+    /// How many messages and rows there are of each kind.
+    pub counts: VerifyCounts,
     /// Messages that the database lacks.
     pub missing: Findings,
     /// Rows of table `events` whose subject, headers, payload or time is not that of their message.
@@ -111,13 +92,6 @@ pub struct VerifyReport {
     pub doubled: Findings,
     /// Rows of table `events` behind the ledger's position that no epoch explains.
     pub unexplained: u64,
-    /// Sequences that neither the stream nor the database has, although the database has collected them. Known only if every event goes
-    /// to table `events`, the whole stream is collected, and no recorder has sent an event twice.
-    pub unaccounted: u64,
-    /// Rows of table `events` whose message the stream no longer has. That is no fault.
-    pub only_stored: u64,
-    /// Rows of table `events` of earlier streams of the same name. That is no fault.
-    pub of_earlier_epochs: u64,
     /// Messages that the stream lacked when they were due, by the ledger: see [`gaps()`](super::gaps()).
     pub lost_before: u64,
     /// The columns by which routed events were found.
@@ -140,7 +114,7 @@ impl VerifyReport {
             && left(&self.differing) == 0
             && left(&self.doubled) == 0
             && self.unexplained == 0
-            && self.unaccounted == 0
+            && self.counts.unaccounted == 0
             && !self.tables.iter().any(is_short)
     }
 }
@@ -244,17 +218,17 @@ impl Comparison<'_> {
         self.add_doubled(&mut report)?;
         let (below, above, lacking) = self.verification.outside(first, last, &epochs)?;
         let older = others.iter().map(|progress| progress.mark.sequence).max().unwrap_or(0);
-        report.only_stored += below;
+        report.counts.only_stored += below;
         match above {
             0 => {}
-            _ if older > last || position > last => report.only_stored += above,
+            _ if older > last || position > last => report.counts.only_stored += above,
             _ => report.unexplained = above,
         }
         let accounts = self.verification.accounts_for_all() && holes.is_whole && bounds.keeps_acknowledged;
         if accounts && others.is_empty() {
-            report.unaccounted += lacking.min(first.saturating_sub(1));
+            report.counts.unaccounted += lacking.min(first.saturating_sub(1));
         } else {
-            report.unaccounted = 0;
+            report.counts.unaccounted = 0;
         }
         let count = |table: &crate::store::CountedTable| TableCount {
             table: table.table.clone(),
@@ -290,49 +264,31 @@ impl Comparison<'_> {
         others: &[EpochProgress],
         report: &mut VerifyReport,
     ) -> Result<(), Error> {
-        let (mut next, mut step) = (first, FIRST);
         let total = last - first + 1;
         let mut batch = Batch::new(Limits { events: usize::MAX, bytes: 1 << 30 });
-        while next <= last {
-            self.task.report("comparing", next - first, Some(total), "messages")?;
-            let end = last.min(next + step - 1);
-            let task = self.task;
-            let wanted = || task.report("comparing", next - first, Some(total), "messages").is_ok();
-            let messages = self.reader.range(&self.filters, next..=end, &wanted)?;
-            self.task.report("comparing", next - first, Some(total), "messages")?;
+        let (task, mut done) = (self.task, 0);
+        let mut parts = self.reader.parts(&self.filters, first..=last)?;
+        loop {
+            task.report("comparing", done, Some(total), "messages")?;
+            let wanted = || task.report("comparing", done, Some(total), "messages").is_ok();
+            let part = parts.next_part(&wanted)?;
+            // A part that was interrupted is not all of its sequences.
+            task.report("comparing", done, Some(total), "messages")?;
+            let Some(StreamPart { range, messages }) = part else { return Ok(()) };
             batch.clear();
             batch.begin(Arc::clone(epoch), Mark::START);
             for message in &messages {
                 message.push_to(&mut batch);
             }
-            let compared = self.verification.compare(&batch, (next, end), epochs, others)?;
+            let compared = self.verification.compare(&batch, (*range.start(), *range.end()), epochs, others)?;
             self.add(&batch, &compared, report)?;
-            let bytes: usize = messages.iter().map(StreamMessage::size).sum();
-            step = if bytes > BYTES {
-                (step / 2).max(1)
-            } else if bytes < BYTES / 4 {
-                (step * 2).min(MOST)
-            } else {
-                step
-            };
-            next = end + 1;
+            done = range.end() + 1 - first;
         }
-        self.task.report("comparing", total, Some(total), "messages")
     }
 
     /// Adds what was found of some messages, and repairs it if it is to be repaired.
     fn add(&self, batch: &Batch, compared: &Compared, report: &mut VerifyReport) -> Result<(), Error> {
-        report.messages += batch.len() as u64;
-        report.stored += compared.stored;
-        report.dead_letters += compared.dead_letters;
-        report.dropped += compared.dropped;
-        report.repeated += compared.repeated;
-        report.returned += compared.returned;
-        report.counted += compared.counted;
-        report.pruned += compared.pruned;
-        report.only_stored += compared.only_stored;
-        report.of_earlier_epochs += compared.of_earlier_epochs;
-        report.unaccounted += compared.unaccounted;
+        report.counts += compared.counts;
         for index in &compared.missing {
             let delivery = batch.delivery(*index);
             report.missing.add(delivery.mark.sequence, None, delivery.subject.to_owned());

@@ -25,5 +25,5 @@ mod time;
 pub use client::{AskError, ask, ask_snapshot, may_ask};
 pub use observer::{Observer, Phase};
 pub use server::Server;
-pub use snapshot::{Snapshot, State, Totals, Trouble};
+pub use snapshot::{JobFigures, RetentionFigures, Snapshot, State, Totals, Trouble};
 pub use summary::seconds;

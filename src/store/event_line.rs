@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::json::Json;
+use super::json::{Json, LosslessJson};
 use super::reader::Value;
 use crate::event::Event;
 use crate::event_id;
@@ -42,7 +42,7 @@ pub struct EventLine<'a> {
     /// The raw header block, if it could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raw_headers: Option<Json<'a>>,
-    pub payload: Json<'a>,
+    pub payload: LosslessJson<'a>,
 }
 
 /// Stored headers, which are JSON already.
@@ -175,8 +175,7 @@ pub fn read_with_time(line: &[u8]) -> Result<(Event, Option<i64>), String> {
 pub fn read_stored(line: &[u8]) -> Result<StoredEvent, String> {
     let input = parsed(line)?;
     let subject = input.subject.into_owned();
-    // The server itself publishes on subjects that begin with $, such as $KV.bucket.key.
-    subject::validate(subject.strip_prefix('$').unwrap_or(&subject)).map_err(|invalid| invalid.to_string())?;
+    subject::validate_stored(&subject).map_err(|invalid| invalid.to_string())?;
     let fields = input.headers.map(|headers| headers.0).into_iter().flatten();
     let all = fields.flat_map(|(name, values)| values.list().into_iter().map(move |value| (name.clone(), value)));
     Ok(StoredEvent {
@@ -186,6 +185,12 @@ pub fn read_stored(line: &[u8]) -> Result<StoredEvent, String> {
         position: input.stream.zip(input.sequence),
         subject,
     })
+}
+
+/// Whether [`read_stored`] reads a line with this subject and these headers as the same event.
+pub fn can_be_stored(subject: &str, headers: Option<&str>) -> bool {
+    let are_headers = |json: &str| serde_json::from_str::<HeaderFields>(json).is_ok();
+    subject::validate_stored(subject).is_ok() && headers.is_none_or(are_headers)
 }
 
 fn parsed(line: &[u8]) -> Result<InputLine<'_>, String> {
@@ -292,7 +297,7 @@ pub fn line<'a>(
         published_us,
         headers: headers(headers_json),
         raw_headers: None,
-        payload: Json(payload.borrowed()),
+        payload: LosslessJson(payload.borrowed()),
     }
 }
 
@@ -331,8 +336,13 @@ mod tests {
         assert_eq!(read_stored(line), Ok(expected));
         let plain = read_stored(br#"{"subject": "a", "sequence": 7, "payload": 1}"#).expect("an event");
         assert_eq!((plain.position, plain.published_us, plain.payload), (None, None, b"1".to_vec()));
-        for bad in [&b"{}"[..], br#"{"subject": "a.*", "payload": 1}"#, br#"{"subject": "$", "payload": 1}"#] {
+        for bad in [&b"{}"[..], br#"{"subject": "", "payload": 1}"#, br#"{"subject": "a b", "payload": 1}"#] {
             read_stored(bad).expect_err("must be refused");
+        }
+        // A server stores these as they are, unless it is pedantic.
+        for odd in ["a.*", "a.>", "a..b", "$", "$JS.EVENT.a", r"a.\u0001"] {
+            let line = format!("{{\"subject\": \"{odd}\", \"payload\": 1}}");
+            read_stored(line.as_bytes()).expect(odd);
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
 use super::columns::now_us;
@@ -25,6 +25,9 @@ use crate::pipeline::{Defect, Delivery, Epoch, Mark, SingleEvent};
 
 /// How the keys of notes begin in `catchment_meta`.
 const KEY: &str = "import:";
+
+/// How the keys of the marks of lines begin there. The name of the note and the number of the first line follow.
+const MARKS: &str = "import-lines:";
 
 /// The subject of dead letters for lines that are no events.
 const BAD_LINE: &str = "import";
@@ -60,6 +63,21 @@ pub struct ImportNote {
     pub lines: u64,
     /// The digest of these bytes.
     pub sha256: String,
+    /// The digest of these lines, one after the other. An earlier version noted none.
+    #[serde(default)]
+    pub chain: Option<String>,
+    /// Marks by which the beginning of the file is recognised, of the lines since the note before.
+    #[serde(skip)]
+    pub marks: Option<LineMarks>,
+}
+
+/// Marks of lines of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineMarks {
+    /// The number of the first line.
+    pub first: u64,
+    /// The marks, one after the other.
+    pub marks: Vec<u8>,
 }
 
 /// What was done with lines.
@@ -122,6 +140,20 @@ impl Importer {
         let mut notes = read(&self.connection.sqlite).map_err(|e| database_error(&self.path, e))?;
         notes.sort_by_key(|note| std::cmp::Reverse(note.bytes));
         Ok(notes)
+    }
+
+    /// The marks of lines from this one on, as many as one transaction has noted; `None` if it noted none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn line_marks(&self, name: &str, first: u64) -> Result<Option<Vec<u8>>, Error> {
+        let read = "SELECT value FROM catchment_meta WHERE key = ?";
+        let sqlite = &self.connection.sqlite;
+        let marks = sqlite
+            .prepare_cached(read)
+            .and_then(|mut read| read.query_row([marks_key(name, first)], |row| row.get(0)).optional());
+        marks.map_err(|e| database_error(&self.path, e))
     }
 
     /// Commits these lines in order, in as few transactions as possible: one, unless a line breaks a constraint at COMMIT.
@@ -267,7 +299,15 @@ fn keep(connection: &Connection, note: &ImportNote) -> rusqlite::Result<()> {
         .unwrap_or_default();
     let sql =
         "INSERT INTO catchment_meta(key, value) VALUES (?1, ?2) ON CONFLICT(key) DO UPDATE SET value = excluded.value";
-    connection.prepare_cached(sql)?.execute(params![format!("{KEY}{}", note.name), value]).map(drop)
+    let mut statement = connection.prepare_cached(sql)?;
+    if let Some(LineMarks { first, marks }) = &note.marks {
+        statement.execute(params![marks_key(&note.name, *first), marks])?;
+    }
+    statement.execute(params![format!("{KEY}{}", note.name), value]).map(drop)
+}
+
+fn marks_key(name: &str, first: u64) -> String {
+    format!("{MARKS}{name}:{first}")
 }
 
 #[cfg(test)]
@@ -284,7 +324,15 @@ mod tests {
 
     fn note(lines: usize) -> ImportNote {
         let lines = lines as u64;
-        ImportNote { name: "x".into(), file: "a.ndjson".into(), bytes: lines * 10, lines, sha256: lines.to_string() }
+        ImportNote {
+            name: "x".into(),
+            file: "a.ndjson".into(),
+            bytes: lines * 10,
+            lines,
+            sha256: lines.to_string(),
+            chain: None,
+            marks: None,
+        }
     }
 
     #[test]

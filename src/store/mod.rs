@@ -74,7 +74,7 @@ pub use dead_letters::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Sel
 pub use editor::Editor;
 pub use event_writer::{EventOutcome, EventWriter};
 pub use file_identity::{FileIdentity, IdentityChange, PreviousFile, adopt};
-pub use importer::{ImportCounts, ImportNote, ImportedLine, Importer};
+pub use importer::{ImportCounts, ImportNote, ImportedLine, Importer, LineMarks};
 pub use inspection::Inspection;
 pub use json::{Json, JsonRowWriter, LosslessJson};
 pub use lock::{Lock, StartPhase};
@@ -104,7 +104,7 @@ pub use spool::{
 pub use stored_event::{FirstRefusal, GivenUp, StoredEvent};
 pub use swap::{prepare_swap, swap, undo_interrupted_swap, undo_interrupted_transaction};
 pub use swap_loss::lost_by_swap;
-pub use verification::{Compared, CountedTable, Verification};
+pub use verification::{Compared, CountedTable, Verification, VerifyCounts};
 pub use wal_frames::WalFrames;
 pub use writer::Writer;
 

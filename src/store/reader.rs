@@ -10,7 +10,7 @@ pub(super) use tables::rowid_name;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rusqlite::fallible_iterator::FallibleIterator;
@@ -32,6 +32,17 @@ const STEPS: i32 = 1_000;
 #[derive(Debug)]
 pub struct Reader {
     connection: ReadConnection,
+    /// What becomes of text that is not UTF-8.
+    bad_text: BadText,
+}
+
+/// What [`Reader::run`] makes of text that is not UTF-8, which SQLite allows.
+#[derive(Debug)]
+enum BadText {
+    /// Text with U+FFFD for other bytes.
+    Replaced,
+    /// A blob; so many there were.
+    Blob(AtomicU64),
 }
 
 /// A value of a row. SQLite has no other types: <https://sqlite.org/datatype3.html>.
@@ -129,7 +140,31 @@ impl Reader {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let connection = ReadConnection::open(path)?;
         connection.read(add_functions)?;
-        Ok(Self { connection })
+        Ok(Self { connection, bad_text: BadText::Replaced })
+    }
+
+    /// From now on, [`Reader::run`] passes text that is not UTF-8 on as a blob, with its bytes.
+    pub fn keep_bad_text(&mut self) {
+        self.bad_text = BadText::Blob(AtomicU64::new(0));
+    }
+
+    /// How many texts were not UTF-8 and became blobs.
+    #[must_use]
+    pub fn bad_texts(&self) -> u64 {
+        match &self.bad_text {
+            BadText::Replaced => 0,
+            BadText::Blob(count) => count.load(Ordering::Relaxed),
+        }
+    }
+
+    fn value(&self, row: &Row<'_>, at: usize) -> rusqlite::Result<Value> {
+        match (row.get_ref(at)?, &self.bad_text) {
+            (ValueRef::Text(bytes), BadText::Blob(count)) if std::str::from_utf8(bytes).is_err() => {
+                count.fetch_add(1, Ordering::Relaxed);
+                Ok(Value::Blob(bytes.to_owned()))
+            }
+            _ => value(row, at),
+        }
     }
 
     /// Whether there may be commits that this does not see. Then open it again.
@@ -193,7 +228,8 @@ impl Reader {
             }
             let mut rows = statement.raw_query();
             while let Some(row) = rows.next().map_err(failed)? {
-                let values = (0..count).map(|at| value(row, at)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+                let values = (0..count).map(|at| self.value(row, at));
+                let values = values.collect::<Result<Vec<_>, _>>().map_err(failed)?;
                 if let ControlFlow::Break(value) = visit(StatementOutput::Row(values)) {
                     return Ok(Some(value));
                 }

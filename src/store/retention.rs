@@ -241,6 +241,13 @@ pub(super) fn check(
                     let detail = format!("{} has the rows of {} too", archive.path().display(), other.table());
                     return Err(refused(detail).with_remedy("give each table a file of its own, or a database"));
                 }
+                // The mark in the database is that of a path: two paths would have two marks for one file.
+                let respells = |other: &&Archive| other.path() != archive.path() && archive.is_same_file(other);
+                if let Some(other) = archives.iter().find(respells) {
+                    let (path, other) = (archive.path().display(), other.path().display());
+                    let detail = format!("{path} is the same file as {other} of another rule");
+                    return Err(refused(detail).with_remedy("give it the same path in all rules"));
+                }
                 archives.push(archive);
             }
             missing.extend(target.missing_index().map(|statement| (name.clone(), statement)));

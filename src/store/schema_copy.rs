@@ -15,8 +15,10 @@ WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
   AND name NOT IN (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow')
 ORDER BY CASE type WHEN 'table' THEN 1 WHEN 'view' THEN 2 WHEN 'index' THEN 3 ELSE 4 END, rowid";
 
-/// The tables that are copied with their rows: what catchment records about the database.
-const WITH_ROWS: [&str; 2] = ["catchment_meta", "catchment_migrations"];
+/// The tables that are copied with their rows, and which: what catchment records about the database. The marks of imported lines may be
+/// very many, and nobody needs them in the copy.
+const WITH_ROWS: [(&str, &str); 2] =
+    [("catchment_meta", "key NOT GLOB 'import-lines:*'"), ("catchment_migrations", "true")];
 
 /// Makes the file `to`, which must not exist, with the tables, indexes, views and triggers of `original`, but without its rows.
 /// Migrations that were applied to the original count as applied to the copy. `original` is only read.
@@ -33,8 +35,8 @@ pub fn copy_schema(original: &Path, to: &Path) -> Result<(), Error> {
 fn copy(from: &Connection, to: &Path) -> rusqlite::Result<rusqlite::Result<()>> {
     let statements: Vec<String> = from.prepare(SCHEMA)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let mut rows = Vec::new();
-    for table in WITH_ROWS {
-        rows.extend(inserts(from, table)?);
+    for (table, which) in WITH_ROWS {
+        rows.extend(inserts(from, table, which)?);
     }
     let write = || {
         let to = Connection::open(to)?;
@@ -43,13 +45,13 @@ fn copy(from: &Connection, to: &Path) -> rusqlite::Result<rusqlite::Result<()>> 
     Ok(write())
 }
 
-/// The statements that insert the rows of a table; none if there is no such table.
-fn inserts(from: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+/// The statements that insert these rows of a table; none if there is no such table.
+fn inserts(from: &Connection, table: &str, which: &str) -> rusqlite::Result<Vec<String>> {
     let columns = "SELECT group_concat('quote(' || name || ')', ' || '', '' || ') FROM pragma_table_info(?)";
     let Some(values) = from.query_row(columns, [table], |row| row.get::<_, Option<String>>(0))? else {
         return Ok(Vec::new());
     };
-    let sql = format!("SELECT 'INSERT INTO {table} VALUES (' || {values} || ')' FROM {table}");
+    let sql = format!("SELECT 'INSERT INTO {table} VALUES (' || {values} || ')' FROM {table} WHERE {which}");
     from.prepare(&sql)?.query_map([], |row| row.get(0))?.collect()
 }
 

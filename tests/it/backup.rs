@@ -1,5 +1,7 @@
 //! Backups made beside collectors, restored, and cut short.
 
+mod missing;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -101,30 +103,6 @@ fn a_restored_backup_catches_up_from_the_stream() {
         let other = output(run(&fixture.server.url(), &kept).arg("--drain"));
         assert!(stderr(&other).contains("it is a copy of "), "{}", stderr(&other));
     }
-}
-
-#[test]
-fn what_an_interest_stream_has_dropped_is_said_and_lost() {
-    let fixture = Fixture::with_retention("interest");
-    let (database, file) = (fixture.database(), fixture.path("saved.db"));
-    fixture.drain();
-    let collector = fixture.collector();
-    collector.said("collecting stream");
-    let first = fixture.publish("first", 100);
-    fixture.has(100);
-    printed(&mut backup(&database, &file));
-    fixture.publish("lost", 100);
-    fixture.has(200);
-    assert!(collector.stop().success());
-    let kept = fixture.publish("kept for the consumer", 100);
-    let mut command = catchment();
-    command.args(["restore", "--server", &fixture.server.url(), "--database"]).arg(&database).arg(&file);
-    let said = printed(&mut command);
-    assert!(said.contains("continues there; it will report: ") && said.contains("100 event"), "{said}");
-    let log = fixture.drain();
-    assert!(log.contains("100 event"), "{log}");
-    assert_eq!(oracle::payloads(&database), [first, kept].concat());
-    oracle::sound(&database);
 }
 
 #[test]
@@ -296,6 +274,12 @@ fn a_file_that_is_no_backup_of_this_database_is_refused_by_name() {
         refused(&mut backup(&at("a.db"), &at(name)), &[words]);
     }
     assert!(Command::new("mkfifo").arg(at("pipe")).status().expect("mkfifo runs").success());
+    for mut command in [backup(&at("a.db"), Path::new("-")), restore(&at("a.db"), Path::new("-"))] {
+        let done = output(&mut command);
+        let said = stderr(&done);
+        assert!(said.contains("standard input and output cannot be used here; name a file, or ./-"), "{said}");
+        assert_eq!(done.status.code(), Some(2), "{said}");
+    }
     refused(backup(&at("a.db"), &at("pipe")).arg("--force"), &["pipe: it is a named pipe; name a regular file"]);
     std::fs::hard_link(at("a.db"), at("link")).expect("links");
     refused(backup(&at("a.db"), &at("link")).arg("--force"), &["link: it is the database itself"]);
@@ -326,6 +310,25 @@ fn a_full_disk_ends_it_with_one_line_and_no_file() {
         assert!(said.lines().count() == 1 && said.contains(words), "{command}: {said}");
         assert_eq!(String::from_utf8_lossy(&done.stdout), "1\n", "{command}: nothing is left");
     }
+    // What is there stays as it is: a database that is compacted, one that is restored over, an export that is replaced.
+    let at = |size: &str, prepared: &str, command: &str| {
+        let script = format!(
+            "mount -t tmpfs -o size={size} tmpfs {disk} && {prepared} && {program} {command} >&2; echo $?; ls -A {disk}
+             {program} sql -d {disk}/b.db --csv 'PRAGMA integrity_check; SELECT count(*) FROM events'"
+        );
+        let mut unshared = Command::new("unshare");
+        let unshared = unshared.args(unshare).args(["sh", "-c", &script]).env("TMPDIR", folder.path());
+        let done = output(unshared.stdin(Stdio::null()));
+        let said = stderr(&done);
+        assert!(said.lines().count() == 1 && said.contains("b.db: "), "{command}: {said}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    };
+    let whole = "integrity_check\nok\ncount(*)\n4000\n";
+    let kept =
+        at("4m", &format!("cp {saved} {disk}/b.db"), &format!("restore {saved} --offline --database {disk}/b.db"));
+    assert_eq!(kept, format!("1\nb.db\n{whole}"));
+    let kept = at("4m", &format!("cp {saved} {disk}/b.db"), &format!("compact --database {disk}/b.db"));
+    assert!(kept.starts_with("1\nb.db\n") && kept.ends_with(whole), "{kept}");
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use crate::database::own_mounts;
 use crate::support::chance::Chance;
-use crate::support::collector::{catchment, fed, output, printed, stderr};
+use crate::support::collector::{catchment, fed, output, printed, signal, stderr};
+use crate::support::eventually;
 use crate::support::fixture::Fixture;
 use crate::support::oracle;
 
@@ -61,6 +62,195 @@ fn exported_events_are_imported_as_the_same_rows() {
 }
 
 #[test]
+fn whatever_a_stream_carries_is_the_same_after_export_and_import() {
+    let fixture = Fixture::new();
+    let mut raw = fixture.server.raw();
+    let all: Vec<u8> = (0..=255).collect();
+    let texts = [
+        "",
+        " ",
+        "null",
+        "1.50",
+        "1e999",
+        "\"quoted\"",
+        "{\"$blob\":\"AA==\"}",
+        "{\"$real\":\"inf\"}",
+        "\u{feff}bom",
+        "\0",
+        "a\r\nb\n",
+        "\u{2028}\u{fffd}",
+        "{\"subject\":\"x\"}",
+        "\\u0041",
+        "\u{10ffff}",
+    ];
+    let bytes: [&[u8]; 6] = [&all, b"\xff", b"caf\xe9", b"\xed\xa0\x80", b"\xc0\x80", b"text \xf0\x9f\x98"];
+    for payload in texts.iter().map(|text| text.as_bytes()).chain(bytes) {
+        raw.send("events.payload", None, payload);
+    }
+    for subject in [
+        "events.\u{1}",
+        "events.\u{fc}",
+        "events.a*",
+        "events.{\"x\"}",
+        "events.$JS.a",
+        &format!("events.{}", "x".repeat(2_400)),
+    ] {
+        raw.send(subject, None, "odd");
+    }
+    for headers in
+        ["A: 1\r\nB:\r\nA: 2", "K: \u{e9}\"\\", "Nats-Msg-Id: mine-7", "k: lower\r\nK: upper", "X:  spaces \t"]
+    {
+        raw.send("events.headers", Some(format!("NATS/1.0\r\n{headers}\r\n\r\n").as_bytes()), "odd");
+    }
+    // Random ones, the same in each run.
+    let mut state = 7_u64;
+    for _ in 0..300 {
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        let length = usize::from(next());
+        raw.send(
+            "events.random",
+            None,
+            (0..length).map(|_| next() & if length % 2 == 0 { 0x7f } else { 0xff }).collect::<Vec<u8>>(),
+        );
+    }
+    raw.finish();
+    fixture.drain();
+    let (database, copy, file) = (fixture.database(), fixture.path("copy.db"), fixture.path("e.ndjson"));
+    let rows = oracle::texts(&database, ALL);
+    assert_eq!(rows.len(), texts.len() + bytes.len() + 6 + 5 + 300);
+    let done = output(&mut on(&database, &["export", "--json", "-o", file.to_str().expect("UTF-8")]));
+    let report = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(report.contains("\"bad_texts\":0,") && report.contains("\"inexact\":0,"), "{report}");
+    assert_eq!(stderr(&done), "");
+    printed(&mut on(&copy, &["import", file.to_str().expect("UTF-8")]));
+    assert_eq!(oracle::texts(&copy, ALL), rows);
+    // The text is the same too.
+    assert_eq!(printed(&mut on(&copy, &["export"])), std::fs::read_to_string(&file).expect("reads"));
+}
+
+#[test]
+fn what_an_export_changes_is_said() {
+    let fixture = Fixture::new();
+    let database = fixture.database();
+    printed(&mut on(&database, &["import", "/dev/null"]));
+    let sql = "INSERT INTO events(subject, published_us, payload) VALUES
+                   ('a', 1, CAST(x'6fff' AS TEXT)), ('a', 2, 7), ('a', 3, 9e999), ('a b', 4, 'x'), ('a', 5, 'good');
+               INSERT INTO events(subject, published_us, headers, payload) VALUES ('a', 6, '[1]', 'x');
+               CREATE TABLE t(a); INSERT INTO t VALUES (CAST(x'ff' AS TEXT)), ('good'), (-9e999)";
+    rusqlite::Connection::open(&database).and_then(|open| open.execute_batch(sql)).expect("SQL");
+    let file = fixture.path("e.ndjson");
+    let file = file.to_str().expect("UTF-8");
+    let done = output(&mut on(&database, &["export", "--json", "-o", file]));
+    let (said, report) = (stderr(&done), String::from_utf8_lossy(&done.stdout).into_owned());
+    assert!(done.status.success() && said.lines().count() == 1, "{said}");
+    let words = "1 text not UTF-8: written as bytes, which an import stores as a blob; 4 rows of a kind that no collector stores";
+    assert!(said.contains(words), "{said}");
+    assert!(report.contains("\"bad_texts\":1,") && report.contains("\"inexact\":4,"), "{report}");
+    let text = std::fs::read_to_string(file).expect("reads");
+    assert!(text.contains(r#""payload":{"$blob":"b/8="}"#) && text.contains(r#""payload":{"$real":"inf"}"#), "{text}");
+    for (format, expected) in [
+        ("ndjson", "{\"a\":{\"$blob\":\"/w==\"}}\n{\"a\":\"good\"}\n{\"a\":{\"$real\":\"-inf\"}}\n"),
+        ("csv", "a\nx'ff'\ngood\n-inf\n"),
+    ] {
+        let done = output(&mut on(&database, &["export", "t", "--format", format]));
+        assert_eq!(String::from_utf8_lossy(&done.stdout), expected);
+        assert!(stderr(&done).contains("1 text not UTF-8: written as bytes"), "{}", stderr(&done));
+    }
+    // The bytes are there after an import.
+    let copy = fixture.path("copy.db");
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("b/8=") || line.contains("good")).collect();
+    let kept = fixture.file("kept.ndjson", lines.join("\n"));
+    printed(&mut on(&copy, &["import", &kept]));
+    assert_eq!(
+        oracle::texts(&copy, "SELECT hex(payload) || typeof(payload) FROM events"),
+        ["6FFFblob", "676F6F64text"]
+    );
+}
+
+#[test]
+fn a_copy_of_an_imported_file_that_was_cut_short_is_recognised() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = folder.path().join("a.db");
+    let text = lines(0, 12_000);
+    let file = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).expect("writes");
+        file.to_str().expect("UTF-8").to_owned()
+    };
+    let import = |file: &str| output(&mut on(&database, &["import", file]));
+    let all_known = |name: &str, text: &str, lines: &str| {
+        let file = file(name, text);
+        assert_eq!(
+            String::from_utf8_lossy(&import(&file).stdout),
+            format!("all {lines} lines of {file} were imported before\n")
+        );
+    };
+    let first = |lines: usize| text.split_inclusive('\n').take(lines).collect::<String>();
+    assert!(import(&file("whole.ndjson", &text)).status.success());
+    // Within a transaction, at its end, and in a later one; without the last line's end; with other ends.
+    all_known("cut.ndjson", &first(7), "7");
+    all_known("cut.ndjson", &first(5_000), "5,000");
+    all_known("cut.ndjson", &first(11_999), "11,999");
+    all_known("cut.ndjson", first(600).trim_end(), "600");
+    all_known("cut.ndjson", &first(600).replace('\n', "\r\n"), "600");
+    assert_eq!(oracle::count(&database), 12_000);
+    // Cut within a line: that line is none, and those before are known.
+    let torn = file("torn.ndjson", &first(100)[..first(100).len() - 20]);
+    let said = stderr(&import(&torn));
+    assert!(said.contains("torn.ndjson: line 100 does not look like"), "{said}");
+    assert_eq!(oracle::count(&database), 12_000);
+    // With another line in it, it is another file.
+    let other = file("other.ndjson", &(first(9) + &lines(99_999, 1)));
+    let done = import(&other);
+    assert_eq!(String::from_utf8_lossy(&done.stdout), format!("{other}: 10 events stored\n"));
+    // Both are known now, and so is what is added to the cut one.
+    all_known("cut.ndjson", &first(9), "9");
+    let grown = file("grown.ndjson", &(text.clone() + &lines(12_000, 3)));
+    let done = import(&grown);
+    assert_eq!(
+        String::from_utf8_lossy(&done.stdout),
+        format!("{grown}: 3 events stored, 12,000 lines were imported before\n")
+    );
+    all_known("cut.ndjson", &(text.clone() + &lines(12_000, 2)), "12,002");
+    assert_eq!(oracle::count(&database), 12_013);
+}
+
+#[test]
+fn a_signal_ends_an_import_with_what_it_has_stored() {
+    let fixture = Fixture::new();
+    let database = fixture.database();
+    let mut command = on(&database, &["import", "-", "--json"]);
+    let mut child = crate::support::collector::piped(&mut command);
+    let mut input = child.stdin.take().expect("piped");
+    // More than a transaction, then a pipe that says nothing.
+    std::io::Write::write_all(&mut input, lines(0, 5_500).as_bytes()).expect("writes");
+    eventually("the first transaction", || (database.exists() && rows(&database) == Some(5_000)).then_some(()));
+    signal(child.id(), "INT");
+    let done = child.wait_with_output().expect("ends");
+    drop(input);
+    assert_eq!(done.status.code(), Some(130), "{}", stderr(&done));
+    let report: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    let stored = report["stored"].as_u64().expect("a number");
+    assert_eq!(stored, oracle::count(&database));
+    assert!((5_000..=5_500).contains(&stored), "{report}");
+    assert_eq!(stderr(&done).lines().count(), 1, "{}", stderr(&done));
+    // An error says how far it came too.
+    let bad = fixture.file("bad.ndjson", lines(0, 2) + "no event\n");
+    let done = output(&mut on(&database, &["import", &bad, "--json"]));
+    let report: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    assert_eq!((done.status.code(), &report["stored"], &report["lines"]), (Some(1), &2.into(), &2.into()), "{report}");
+}
+
+/// How many rows there are, if the database can be read already.
+fn rows(database: &Path) -> Option<u64> {
+    let open = rusqlite::Connection::open_with_flags(database, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+    open.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).ok()
+}
+
+#[test]
 fn an_export_has_the_filters_of_tail() {
     let fixture = Fixture::new();
     let database = fixture.database();
@@ -86,7 +276,10 @@ fn an_export_has_the_filters_of_tail() {
     let query = "SELECT count(*) AS n, 9007199254740993 AS big, 0.1 AS real, NULL AS none FROM events";
     let done = printed(&mut on(&database, &["export", "--query", query, "-o", file, "--json"]));
     let text = "n,big,real,none\n3,9007199254740993,0.1,\n";
-    assert_eq!(done, format!("{{\"bytes\":{},\"file\":\"{file}\",\"rows\":1}}\n", text.len()));
+    assert_eq!(
+        done,
+        format!("{{\"bad_texts\":0,\"bytes\":{},\"file\":\"{file}\",\"inexact\":0,\"rows\":1}}\n", text.len())
+    );
     assert_eq!(std::fs::read_to_string(file).expect("reads"), text);
     for (arguments, words) in [
         (&["export", "-o", file][..], "there is a file already"),

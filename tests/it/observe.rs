@@ -123,17 +123,20 @@ fn prometheus_reads_the_metrics_with_its_own_parser() {
 #[test]
 fn the_dashboard_and_the_alerts_name_metrics_that_exist() {
     let fixture = Fixture::new();
-    fixture.file("catchment.toml", "[[query]]\nsubject = 'ask.one'\nsql = 'SELECT 1'\n");
+    fixture.file(
+        "catchment.toml",
+        "[upkeep]\nretain_every = '1s'\n[retention]\nevents = { rows = 1 }\n[[query]]\nsubject = 'ask.one'\nsql = 'SELECT 1'\n",
+    );
     let mut command = fixture.run();
     command.current_dir(fixture.folder.path());
     let observed = Observed::on(&mut command);
     let collector = Collector::start(command, &fixture.path("collector.log"));
     observed.ready(true, &[]);
-    fixture.publish("event", 1);
-    fixture.has(1);
+    fixture.publish("event", 2);
     let known = eventually("every metric", || {
         let known = names(&observed.get("/metrics").body);
-        known.contains("catchment_stored_dead_letters").then_some(known)
+        let are_all = ["catchment_stored_dead_letters", "catchment_retention_rows_total"];
+        are_all.iter().all(|name| known.contains(*name)).then_some(known)
     });
     // Prometheus has a label `job` of its own.
     let metrics = observed.get("/metrics").body;

@@ -1,6 +1,8 @@
 //! The permissions that `check --permissions` lists are the least: with them and no others, the server denies nothing, and each of them
 //! is used.
 
+mod reading;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -353,53 +355,6 @@ fn check_needs_each_of_its_permissions() {
         });
         let done = output(&mut fixture.command(Some(user), &["check", "--quick", "--timeout", "1s"]));
         assert!(user != "full" || done.status.code().is_some_and(|code| code < 2), "{done:?}");
-    });
-}
-
-#[test]
-fn reading_the_stream_needs_each_of_its_permissions() {
-    let commands = [&["tail", "--incoming", "-n", "5", "--no-follow"][..], &["infer", "events.a"], &["verify"]];
-    for arguments in commands {
-        let mut fixture = Fixture::new("");
-        let lists = fixture.lists("read", &[]);
-        assert_eq!(lists.publish.len(), 2, "{lists:?}");
-        fixture.needs_each(&lists, |fixture, user| {
-            if user == "full" {
-                fixture.server().make_stream("EVENTS", &["events.>"]);
-                fixture.publish();
-                printed(&mut fixture.command(None, &["run", "--drain"]));
-            }
-            let done = output(&mut fixture.command(Some(user), &[arguments, &["--timeout", "1s"]].concat()));
-            assert!(user != "full" || done.status.success(), "{}", stderr(&done));
-        });
-    }
-}
-
-#[test]
-fn replay_needs_each_of_its_permissions() {
-    let mut fixture = Fixture::new("");
-    let lists = fixture.lists("replay", &[]);
-    assert_eq!(lists.publish.len(), 7, "{lists:?}");
-    fixture.needs_each(&lists, |fixture, user| {
-        if user == "full" {
-            fixture.server().make_stream("EVENTS", &["events.>"]);
-            fixture.publish();
-        }
-        let before = fixture.denials().len();
-        let into = fixture.folder.path().join(format!("{user}.db"));
-        let mut replay = fixture.command(Some(user), &["replay", "--from-seq", "5", "--timeout", "1s"]);
-        let mut replay = replay.arg("--into").arg(&into).spawn().expect("starts");
-        // It may read without a consumer, or wait for events.
-        eventually("its end, or a denial", || {
-            let ended = replay.try_wait().expect("can be asked");
-            assert!(user != "full" || ended.is_none_or(|status| status.success()), "{ended:?}");
-            (ended.is_some() || fixture.denials().len() > before).then_some(())
-        });
-        if user == "full" {
-            assert_eq!(count(&into), 6);
-        }
-        let _ = replay.kill();
-        replay.wait().expect("ends");
     });
 }
 

@@ -103,6 +103,39 @@ fn a_replay_fills_other_tables_while_the_collector_goes_on() {
 }
 
 #[test]
+fn a_range_without_an_event_is_refused_in_one_line() {
+    let fixture = fixture(&json!({}));
+    let range = |arguments: &[&str]| replay(&fixture, &[arguments, &["--into", "new.db"]].concat());
+    refused(&mut range(&["--from-seq", "2"]), 2, &["--from-seq", "has no event there or later"]);
+    fixture.publish("event", 20);
+    for sequence in [18, 19, 20] {
+        fixture.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": sequence }));
+    }
+    let none = "has no event there or later, and ends at sequence 20: there is nothing to replay";
+    for (arguments, words) in [
+        (&["--from-seq", "22"][..], none),
+        (&["--from-seq", "1000"], none),
+        // The last ones were deleted.
+        (&["--from-seq", "18"], none),
+        (&["--from-time", "0s"], none),
+        (&["--from-time", "2200-01-01"], "is in the future"),
+        (&["--from-seq", "9", "--until-seq", "8"], "is before the first event"),
+        (&["--from-seq", "9", "--until-time", "2020-01-01"], "is before the first event, which has sequence 9"),
+        (&["--from-time", "2020-01-02", "--until-time", "2020-01-01"], "is not after the first event's time"),
+        (&["--all", "--until-time", "2020-01-01"], "is before the first event, which has sequence 1"),
+        (&["--from-seq", "2", "--from-time", "1h"], "cannot be combined with"),
+        (&["--all", "--until-seq", "2", "--until-time", "1h"], "cannot be combined with"),
+    ] {
+        refused(&mut range(arguments), 2, &[words]);
+        assert!(!fixture.path("new.db").exists(), "{arguments:?}");
+    }
+    refused(&mut replay(&fixture, &["--all", "--into", "-"]), 2, &["standard input and output cannot be used here"]);
+    // Mixed kinds of a range that has events.
+    let report = replayed(&fixture, &["--from-time", "2020-01-01", "--until-seq", "5", "--into", "new.db"]);
+    assert_eq!((&report["events"], &report["position"]), (&json!(5), &json!(5)), "{report}");
+}
+
+#[test]
 fn a_part_of_the_stream_is_replayed() {
     let fixture = fixture(&json!({}));
     fixture.publish("old", 20);
@@ -285,7 +318,11 @@ fn wrong_uses_are_refused_by_name() {
     refuses(&from, 2, &["--until-seq or --until-time: is before the first event"]);
     let from = ["--from-time", "2999-01-01", "--into", "new.db"];
     refuses(&from, 2, &["--from-seq or --from-time: is in the future"]);
-    refuses(&["--from-seq", "12", "--into", "new.db"], 2, &["--from-seq or --from-time: stream EVENTS ends at 10"]);
+    refuses(
+        &["--from-seq", "12", "--into", "new.db"],
+        2,
+        &["--from-seq or --from-time: stream EVENTS has no event there or later"],
+    );
     assert!(!fixture.path("new.db").exists() && !fixture.path("new.db.lock").exists());
     replayed(&fixture, &["--from-seq", "5", "--into", "new.db"]);
     refuses(&["--all", "--into", "new.db"], 2, &["was begun with another start (sequence 5) than this (all)"]);

@@ -125,6 +125,35 @@ fn a_check_names_the_index_that_a_rule_needs_and_an_older_database() {
 }
 
 #[test]
+fn the_rules_of_a_table_name_one_archive_in_one_way() {
+    for ending in ["ndjson", "db"] {
+        let (fixture, _) = filled(20, &format!("old.{ending}"));
+        let retain = |other: &str| {
+            let rules =
+                format!("[{{ rows = 15, archive = 'old.{ending}' }}, {{ keep = '100y', archive = '{other}' }}]");
+            let file = fixture.file("two.toml", format!("[retention]\nevents = {rules}\n"));
+            output(command(&fixture, &["retain"]).arg("-c").arg(&file))
+        };
+        let refused = |other: &str| {
+            let done = retain(other);
+            let said = stderr(&done);
+            assert_eq!((done.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+            let words = format!("is the same file as old.{ending} of another rule; give it the same path in all rules");
+            assert!(said.contains("retention.events.archive") && said.contains(&words), "{said}");
+        };
+        refused(&format!("./old.{ending}"));
+        assert!(!fixture.path(&format!("old.{ending}")).exists(), "nothing was archived");
+        let done = retain(&format!("old.{ending}"));
+        assert!(done.status.success(), "{}", stderr(&done));
+        let [link, hard] = ["link", "hard"].map(|name| format!("{name}.{ending}"));
+        std::os::unix::fs::symlink(fixture.path(&format!("old.{ending}")), fixture.path(&link)).expect("links");
+        std::fs::hard_link(fixture.path(&format!("old.{ending}")), fixture.path(&hard)).expect("links");
+        refused(&link);
+        refused(&hard);
+    }
+}
+
+#[test]
 fn a_rule_that_fails_is_trouble_and_events_are_stored() {
     let fixture = Fixture::new();
     std::fs::create_dir(fixture.path("old")).expect("makes");

@@ -31,6 +31,30 @@ fn collector(fixture: &Fixture) -> Collector {
 }
 
 #[test]
+fn the_upkeep_that_was_configured_has_a_line() {
+    let fixture = Fixture::new();
+    let settings = "[backup]\nfolder = 'backups'\n[upkeep]\nretain_every = '1s'\ncheck_every = '1h'\n[retention]\nevents = { rows = 5 }\n";
+    fixture.file("catchment.toml", settings);
+    let mut run = fixture.run();
+    run.current_dir(fixture.folder.path());
+    let running = Collector::start(run, &fixture.path("collector.log"));
+    fixture.publish("x", 12);
+    let lines = ["\n  backup       last 2", "\n  retention    last 2", "; 7 rows deleted since the start; next 2"];
+    let said = eventually("the lines", || {
+        Some(status(&fixture, &[]).1).filter(|said| lines.iter().all(|line| said.contains(line)))
+    });
+    assert!(said.contains("\n  quick check  ") && !said.contains("optimize"), "{said}");
+    let (_, json) = status(&fixture, &["--json"]);
+    let answer: Value = serde_json::from_str(&json).expect("JSON");
+    let names: Vec<&str> =
+        answer["upkeep"].as_array().expect("a list").iter().filter_map(|job| job["name"].as_str()).collect();
+    for name in ["backup", "quick_check", "retention"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert!(running.stop().success());
+}
+
+#[test]
 fn the_exit_status_says_how_a_collector_is() {
     let mut fixture = Fixture::new();
     let (code, said) = status(&fixture, &[]);

@@ -119,6 +119,45 @@ fn what_was_deleted_changed_or_doubled_is_found_and_repaired() {
     assert_eq!(oracle::count(&fixture.database()), 3_001);
 }
 
+/// What `verify` says of a stream of 3,000 messages, of which the client cannot read three, and two are deleted.
+fn verified_long(fixture: &Fixture, arguments: &[&str]) -> String {
+    let mut raw = fixture.server.raw();
+    for number in 1..=3_000 {
+        let headers = match number {
+            1_000 | 1_001 | 2_990 => Some(&b"NATS/1.0\r\nno colon\r\n\r\n"[..]),
+            _ => (number % 3 == 0).then_some(&b"NATS/1.0\r\nB: 2\r\nA: 1\r\nB: 3\r\n\r\n"[..]),
+        };
+        let subject = if number % 5 == 0 { "events.\u{fffd}" } else { "events.test" };
+        raw.send(subject, headers, format!("event-{number}"));
+    }
+    raw.finish();
+    fixture.drain();
+    delete(fixture, 500);
+    delete(fixture, 3_000);
+    execute(&fixture.database(), "UPDATE events SET payload = 'forged' WHERE sequence = 2500");
+    let done = output(verify(fixture, arguments).args(["--json", "-v"]));
+    let report: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    assert_eq!(sequences(&report["differing"]), [2_500], "{report}");
+    assert_eq!((&report["stored"], &report["dead_letters"]), (&json!(2_995), &json!(3)), "{report}");
+    assert_eq!((&report["messages"], &report["only_stored"]), (&json!(2_998), &json!(2)), "{report}");
+    assert_eq!((&report["missing"]["count"], &report["unaccounted"]), (&json!(0), &json!(0)), "{report}");
+    assert_eq!(fixture.server.consumers("EVENTS"), Vec::<String>::new(), "no consumer is left");
+    String::from_utf8_lossy(&done.stderr).into_owned()
+}
+
+#[test]
+fn a_long_stream_is_read_through_a_consumer_and_unreadable_messages_without() {
+    let said = verified_long(&Fixture::new(), &[]);
+    assert!(said.contains("message 1000 may have ended the connection"), "{said}");
+    assert!(!said.contains("message by message"), "{said}");
+}
+
+#[test]
+fn a_stream_with_a_limit_on_consumers_is_verified_message_by_message() {
+    let said = verified_long(&Fixture::with_stream(&json!({ "max_consumers": 1 })), &[]);
+    assert!(!said.contains("may have ended the connection"), "{said}");
+}
+
 const ROUTED: &str = "
 [broker]
 subjects = ['events.>']

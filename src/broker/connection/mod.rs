@@ -5,6 +5,7 @@ mod access;
 mod address_file;
 mod backoff;
 mod cluster;
+mod denials;
 mod flush;
 mod greeting;
 mod link;
@@ -17,6 +18,7 @@ mod tls;
 
 pub use address_file::address_in;
 pub use cluster::Cluster;
+pub(super) use denials::Denials;
 pub(super) use flush::{FlushObserver, Flusher};
 pub(super) use greeting::receive as receive_greeting;
 pub(super) use link::{Link, ServerInfo};

@@ -35,13 +35,15 @@ pub(super) struct StreamConfig {
     /// Nanoseconds; 0: no limit.
     #[serde(default)]
     pub(super) max_age: u64,
-    /// 0 and below: no limit. So are the next two.
+    /// 0 and below: no limit. So are the next three.
     #[serde(default)]
     pub(super) max_msgs: i64,
     #[serde(default)]
     pub(super) max_bytes: i64,
     #[serde(default)]
     pub(super) max_msgs_per_subject: i64,
+    #[serde(default)]
+    pub(super) max_consumers: i64,
     /// Messages may have a time to live of their own. Server 2.11 and later.
     #[serde(default)]
     pub(super) allow_msg_ttl: bool,

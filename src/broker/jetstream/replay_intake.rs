@@ -21,6 +21,8 @@ pub struct ReplayOptions {
     pub until: u64,
     /// Whether the stream keeps messages that are acknowledged.
     pub keeps_acknowledged: bool,
+    /// Why this user cannot use a consumer; `None` if it can.
+    pub denied: Option<String>,
     /// The largest number of events that the pipeline holds.
     pub pipeline_holds: usize,
 }
@@ -46,24 +48,30 @@ impl ReplayIntake {
         stop: &Signal,
         reports: &Reports,
     ) -> Result<Self, Error> {
-        let ReplayOptions { owner, history, until, keeps_acknowledged, pipeline_holds } = options;
-        if keeps_acknowledged {
+        let ReplayOptions { owner, history, until, keeps_acknowledged, denied, pipeline_holds } = options;
+        if let Some(reason) = denied.filter(|_| keeps_acknowledged) {
+            without_consumer(&config.stream, &reason);
+        } else if keeps_acknowledged {
             let drain_to = Some(until);
             let options = IntakeOptions { owner, history: history.clone(), drain_to, pipeline_holds };
             match JetStreamIntake::open(Cluster::new(config)?, options, wanted, stop, reports) {
                 Ok(intake) => return Ok(Self::Consumer(Box::new(intake))),
                 // The number of consumers is limited, or this user may make none.
                 Err(Error::Broker { fault: BrokerFault::Request | BrokerFault::Silent, detail, .. }) => {
-                    log::info!(
-                        event = "replay.without_consumer", stream = config.stream, reason = detail;
-                        "broker: reading stream {} message by message, without a consumer: {detail}", config.stream
-                    );
+                    without_consumer(&config.stream, &detail);
                 }
                 Err(error) => return Err(error),
             }
         }
         SequenceIntake::open(config, history, until, stop, reports).map(|intake| Self::Sequences(Box::new(intake)))
     }
+}
+
+fn without_consumer(stream: &str, reason: &str) {
+    log::info!(
+        event = "replay.without_consumer", stream = stream, reason = reason;
+        "broker: reading stream {stream} message by message, without a consumer: {reason}"
+    );
 }
 
 impl Intake for ReplayIntake {

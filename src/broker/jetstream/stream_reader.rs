@@ -4,8 +4,10 @@
 //! a consumer was sent, and a stream may limit the number of consumers. A request for a message changes nothing, with any retention.
 
 mod holes;
+mod parts;
 
 pub use holes::StreamHoles;
+pub use parts::StreamPart;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -18,7 +20,7 @@ use super::api::{self, Api};
 use super::api_error::{ApiError, code, to_error};
 use super::api_types::{MessageQuery, StoredMessage, StreamInfo};
 use super::{partition, poison, stored_subjects};
-use crate::broker::connection::{Cluster, Link};
+use crate::broker::connection::{Cluster, Denials, Link};
 use crate::broker::{broker_error, headers};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
@@ -39,6 +41,7 @@ const PART: u64 = 256;
 /// Its user needs the permission to publish to `$JS.API.STREAM.INFO.<stream>` and `$JS.API.STREAM.MSG.GET.<stream>`.
 pub struct StreamReader {
     link: Link,
+    denials: Denials,
     config: BrokerConfig,
 }
 
@@ -85,10 +88,13 @@ impl StreamReader {
     ///
     /// # Errors
     ///
-    /// [`Error::Broker`]: the server cannot be reached, there is no such stream, or it stores nothing on these subjects.
+    /// [`Error::Broker`]: the server cannot be reached, there is no such stream, it stores nothing on these subjects, or this user may
+    /// not ask for it.
     pub fn open(config: &BrokerConfig, filters: &[Filter]) -> Result<Self, Error> {
-        let link = Link::open(&Arc::new(Cluster::new(config)?), &Signal::default())?;
-        let reader = Self { link, config: config.clone() };
+        let denials = Denials::default();
+        let cluster = Arc::new(Cluster::new(config)?);
+        let link = Link::open_with(&cluster, &Signal::default(), Arc::new(denials.clone()))?;
+        let reader = Self { link, denials, config: config.clone() };
         let stream = reader.info()?;
         if let Some(obstacle) = partition::obstacle(config, &stream.config) {
             return Err(reader.failed(BrokerFault::Request, obstacle.what).with_remedy(obstacle.remedy));
@@ -167,6 +173,9 @@ impl StreamReader {
             let message = crossbeam_channel::select! {
                 recv(self.link.messages()) -> message => message.ok(),
                 recv(self.link.lost().channel()) -> _ => None,
+                recv(self.denials.signal().channel()) -> _ => {
+                    return Err(self.explain(&ApiError::NoAnswer("a request was denied".into())));
+                }
                 default(POLL) => {
                     if !wanted() {
                         return Ok(Vec::new());
@@ -295,7 +304,8 @@ impl StreamReader {
     }
 
     fn api(&self) -> Api<'_> {
-        Api { link: &self.link, prefix: self.config.api_prefix(), timeout: self.config.timeout, stop: None }
+        let stop = Some(self.denials.signal());
+        Api { link: &self.link, prefix: self.config.api_prefix(), timeout: self.config.timeout, stop }
     }
 
     fn info(&self) -> Result<StreamInfo, Error> {
@@ -310,7 +320,12 @@ impl StreamReader {
     }
 
     fn explain(&self, failure: &ApiError) -> Error {
-        to_error(&self.link, &self.config, failure)
+        match (failure, self.denials.first()) {
+            (ApiError::NoAnswer(_), Some(denied)) => self
+                .failed(BrokerFault::Request, format!("this user {denied}"))
+                .with_remedy("allow it at the server; catchment check --permissions=read lists what is needed"),
+            _ => to_error(&self.link, &self.config, failure),
+        }
     }
 
     fn failed(&self, fault: BrokerFault, detail: impl Into<String>) -> Error {

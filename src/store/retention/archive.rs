@@ -83,10 +83,15 @@ impl Archive {
 
     /// Whether both are lines in one file, which may be spelt differently.
     pub(super) fn shares_lines_with(&self, other: &Self) -> bool {
-        let inode = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
         let are_lines = self.kind == ArchiveKind::Lines && other.kind == ArchiveKind::Lines;
-        let is_same = || followed(&self.path) == followed(&other.path);
-        are_lines && (is_same() || inode(&self.path).is_some_and(|own| inode(&other.path) == Some(own)))
+        are_lines && self.is_same_file(other)
+    }
+
+    /// Whether both lead to one file, by paths of any spelling, symbolic links or hard links.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        let inode = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        followed(&self.path) == followed(&other.path)
+            || inode(&self.path).is_some_and(|own| inode(&other.path) == Some(own))
     }
 
     pub(super) fn table(&self) -> &str {

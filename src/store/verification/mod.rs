@@ -4,6 +4,7 @@
 //! moment, and a collector can go on: no transaction stays open while the stream is read. The rows of table `events` are read again when
 //! their message is compared.
 
+mod counts;
 mod position_index;
 mod route_targets;
 mod row_difference;
@@ -26,6 +27,7 @@ use super::{ledger, replay_note, schema};
 use crate::error::Error;
 use crate::pipeline::{Batch, EpochProgress};
 use crate::task::Task;
+pub use counts::VerifyCounts;
 use position_index::{Position, PositionIndex, Source};
 pub use route_targets::CountedTable;
 use route_targets::{Key, RouteTarget, RouteTargets};
@@ -60,32 +62,14 @@ pub struct Verification {
 /// What a comparison has found of some messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compared {
-    /// Messages that are stored, as rows of table `events` or under a key.
-    pub stored: u64,
-    /// Messages that are dead letters.
-    pub dead_letters: u64,
-    /// Messages that the routes drop.
-    pub dropped: u64,
-    /// Messages that a recorder has sent before.
-    pub repeated: u64,
-    /// Messages that were missing in the stream when they were due, and are there again.
-    pub returned: u64,
-    /// Messages whose rows were deleted on purpose.
-    pub pruned: u64,
-    /// Messages whose routes have no key: only their number is compared.
-    pub counted: u64,
+    /// How many there are of each kind.
+    pub counts: VerifyCounts,
     /// The indices of the messages that the database lacks.
     pub missing: Vec<usize>,
     /// Rows of table `events` that differ from their message: its index, the row's number, and what differs.
     pub differing: Vec<(usize, i64, String)>,
     /// The sequences of messages that are stored, and dead letters too.
     pub stored_and_dead: Vec<u64>,
-    /// Rows of table `events` whose message the stream no longer has.
-    pub only_stored: u64,
-    /// Rows of table `events` of earlier epochs.
-    pub of_earlier_epochs: u64,
-    /// Sequences that neither has.
-    pub unaccounted: u64,
 }
 
 impl Verification {
@@ -232,6 +216,7 @@ impl Verification {
         self.decoded.read(batch);
         self.numbers.read(batch);
         let mut compared = Compared::default();
+        compared.counts.messages = batch.len() as u64;
         let mut matched: BTreeSet<i64> = BTreeSet::new();
         let mut found = &positions[..];
         let mut sequences: BTreeSet<u64> = positions.iter().map(|position| position.sequence).collect();
@@ -256,22 +241,22 @@ impl Verification {
                 compared.stored_and_dead.push(mark.sequence);
             }
             if let Some(id) = rows.first() {
-                compared.stored += 1;
+                compared.counts.stored += 1;
                 if let Some(what) = difference(self.reader.sqlite(), *id, &delivery).map_err(on_error)? {
                     compared.differing.push((index, *id, what));
                 }
                 continue;
             }
             if is_dead {
-                compared.dead_letters += 1;
+                compared.counts.dead_letters += 1;
                 continue;
             }
             if matches!(self.decoded.disposition(index), Disposition::Dropped | Disposition::SkippedMarker) {
-                compared.dropped += 1;
+                compared.counts.dropped += 1;
                 continue;
             }
             if is_repeated {
-                compared.repeated += 1;
+                compared.counts.repeated += 1;
                 continue;
             }
             let target = match self.decoded.disposition(index) {
@@ -279,23 +264,23 @@ impl Verification {
                 _ => None,
             };
             match target {
-                Some(RouteTarget::Key(key)) if at(Source::Key(key)).next().is_some() => compared.stored += 1,
+                Some(RouteTarget::Key(key)) if at(Source::Key(key)).next().is_some() => compared.counts.stored += 1,
                 Some(RouteTarget::Count(table)) => {
                     self.tables[table].messages += 1;
-                    compared.counted += 1;
+                    compared.counts.counted += 1;
                 }
-                Some(RouteTarget::Unknown) => compared.counted += 1,
+                Some(RouteTarget::Unknown) => compared.counts.counted += 1,
                 // Not stored, and not to be: the collector passed it while the stream lacked it.
-                _ if !epochs.iter().any(|progress| progress.has(mark)) => compared.returned += 1,
-                Some(RouteTarget::Key(key)) if mark.sequence < self.pruned.1[key] => compared.pruned += 1,
-                None if mark.sequence < self.pruned.0 => compared.pruned += 1,
+                _ if !epochs.iter().any(|progress| progress.has(mark)) => compared.counts.returned += 1,
+                Some(RouteTarget::Key(key)) if mark.sequence < self.pruned.1[key] => compared.counts.pruned += 1,
+                None if mark.sequence < self.pruned.0 => compared.counts.pruned += 1,
                 _ => compared.missing.push(index),
             }
         }
         judge_rows(&positions, &matched, (batch, &messages), others, &mut compared);
         let gaps: u64 = missing_of(epochs, first, last);
         let all = (last + 1).saturating_sub(first);
-        compared.unaccounted = all.saturating_sub(sequences.len() as u64).saturating_sub(gaps);
+        compared.counts.unaccounted = all.saturating_sub(sequences.len() as u64).saturating_sub(gaps);
         Ok(compared)
     }
 
@@ -348,13 +333,13 @@ fn judge_rows(
             row.sequence <= progress.mark.sequence && row.published_us <= micros(progress.mark)
         };
         match messages.binary_search(&row.sequence) {
-            _ if others.iter().any(is_of) => compared.of_earlier_epochs += 1,
-            Err(_) => compared.only_stored += 1,
+            _ if others.iter().any(is_of) => compared.counts.of_earlier_epochs += 1,
+            Err(_) => compared.counts.only_stored += 1,
             Ok(index) => {
                 // Then the message does not lack a row; this one is not right.
                 if let Some(at) = compared.missing.iter().position(|missing| *missing == index) {
                     compared.missing.remove(at);
-                    compared.stored += 1;
+                    compared.counts.stored += 1;
                 }
                 let subject = batch.delivery(index).subject;
                 log::debug!("row {} of table events: its time is not that of message {subject}", row.id);
