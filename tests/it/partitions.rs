@@ -467,5 +467,5 @@ fn several_databases_are_read_as_one() {
     let said = "table catchment_gaps cannot be read as one: its columns differ: in one.db stream, epoch";
     assert!(stderr(&done).contains(said), "{}", stderr(&done));
     assert_eq!(sql(&["--schema"]).status.code(), Some(2));
-    assert!(stderr(&sql(&["-d", "none.db", "SELECT 1"])).contains("none.db: no such file"));
+    assert!(stderr(&sql(&["-d", "none.db", "SELECT 1"])).contains("none.db: there is no such file"));
 }

@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(rows(&reader, "SELECT count(*) FROM t").expect("reads"), [[Value::Integer(0)]]);
         paths[3] = folder.path().join("none.db");
         assert!(
-            open(&paths).expect_err("none").to_string().contains("none.db: no such file"),
+            open(&paths).expect_err("none").to_string().contains("none.db: there is no such file"),
             "{:?}",
             open(&paths).err()
         );

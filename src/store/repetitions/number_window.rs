@@ -135,7 +135,7 @@ mod tests {
         #[test]
         fn exactly_the_first_copy_is_new_in_its_partition(
             partitions in 2u64..9,
-            steps in prop::collection::vec((0u64..300, 0u32..10, any::<bool>()), 1..120),
+            steps in prop::collection::vec((0u64..300, 0u32..10, any::<bool>()), 1..60),
         ) {
             let partition = |number: u64| {
                 let mixed = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
@@ -154,7 +154,7 @@ mod tests {
                     5..8 => vec![next.saturating_sub(1 + by * 500)],
                     // The oldest ones are acknowledged: those that were lost were sent again, and arrived.
                     _ => {
-                        let until = (settled + by * 50).min(next);
+                        let until = (settled + by * 5).min(next);
                         let missing = (settled..until).filter(|number| !arrived.contains(number)).collect();
                         settled = until;
                         missing
