@@ -11,7 +11,7 @@ use crate::config::DatabaseConfig;
 use crate::event_id::{EventIds, Identity, NUMBER_HEADER};
 use crate::pipeline::{Batch, Epoch, Limits, Mark, Sink};
 use crate::record::send_queue::Bounds;
-use crate::store::{Spool, SpoolLimits, SpoolReader, SpoolSink, StoredEvent};
+use crate::store::{GivenUp, Spool, SpoolLimits, SpoolReader, SpoolSink, StoredEvent};
 
 /// What does not differ between the starts of a recorder.
 #[derive(Clone, Copy)]
@@ -64,8 +64,16 @@ impl ForwardStore for SpoolStore {
         self.spool.remove_through(position)
     }
 
-    fn give_up(&mut self, events: &[(u64, String)]) -> Result<(), Problem> {
+    fn done_ahead(&mut self, ranges: &[(u64, u64)]) -> Result<(), Problem> {
+        self.spool.remove(ranges)
+    }
+
+    fn give_up(&mut self, events: &[GivenUp]) -> Result<(), Problem> {
         self.spool.give_up(events)
+    }
+
+    fn note_refused(&mut self, positions: &[u64], others_stored: bool) -> Result<(), Problem> {
+        self.spool.note_refused(positions, others_stored)
     }
 
     fn tidy(&mut self) -> Result<bool, Problem> {
@@ -110,7 +118,7 @@ impl Site {
             SpoolStore { spool: spool.clone(), reader: spool.reader(), dropped_through: Arc::clone(&dropped_through) };
         let (_, woken) = crossbeam_channel::bounded(1);
         let (shown, condition) = (Arc::default(), Condition::new("spool file"));
-        let forwarder = Forwarder::new(store, 0, Arc::clone(&queue), (results, woken), shown, None, condition, None);
+        let forwarder = Forwarder::new(store, 0, Arc::clone(&queue), (results, woken), shown, condition);
         Self {
             path: path.to_owned(),
             kind,
