@@ -47,7 +47,8 @@ fn each_event_is_in_one_database_under_its_own_subject() {
     let fixture = Fixture::without_stream();
     let all = of_chat(&fixture, 4);
     all.drain();
-    let published = events(0..200);
+    // So many that `verify` reads them through a consumer.
+    let published = events(0..1_200);
     publish(&fixture, &published);
     all.drain();
     all.hold_exactly(&published);
@@ -75,7 +76,7 @@ fn each_event_is_in_one_database_under_its_own_subject() {
         let line: Value = serde_json::from_str(incoming.lines().next().expect("a line")).expect("JSON");
         assert_eq!(line["subject"], of_first.subject);
     }
-    assert_eq!(messages, 200);
+    assert_eq!(messages, 1_200);
     // A collector without `partition` collects all of them.
     let whole = fixture.path("whole.db");
     let done = output(

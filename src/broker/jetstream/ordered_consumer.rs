@@ -13,8 +13,9 @@ use super::api::Api;
 use super::api_types::{ConsumerConfig, StreamInfo, nanoseconds};
 use super::claims::{self, Owner};
 use super::consumer_request::matches_request;
-use super::delivery_metadata;
+use super::delivery_metadata::{self, DeliveryMetadata};
 use super::local_filter::{LocalFilter, consumer_filters};
+use super::partition;
 use super::stream::takes_whole_stream;
 use super::stream_reader::StreamMessage;
 use crate::broker::connection::{Cluster, Denials, Link};
@@ -76,7 +77,7 @@ impl OrderedConsumer {
         let cluster = Arc::new(Cluster::new(config).map_err(|error| error.to_string())?);
         let link = Link::open_with(&cluster, &Signal::default(), Arc::new(denials.clone()));
         let link = link.map_err(|error| error.to_string())?;
-        let whole_stream = takes_whole_stream(&config.filters(), &stream.config);
+        let whole_stream = takes_whole_stream(&partition::stored_filters(config), &stream.config);
         let (filter_subject, filter_subjects) = match &consumer_filters(config)[..] {
             _ if whole_stream => (None, None),
             [one] => (Some(one.clone()), None),
@@ -182,13 +183,22 @@ impl OrderedConsumer {
             }
             self.position = metadata.mark.sequence;
             if self.filter.as_mut().is_none_or(|filter| filter.matches(&message.subject)) {
-                to.push(message_of(message, metadata.mark.sequence, metadata.mark.published_ns));
+                to.push(self.message_of(message, &metadata));
             }
             if self.pending == 0 || metadata.mark.sequence == last {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    fn message_of(&self, message: Message, metadata: &DeliveryMetadata) -> StreamMessage {
+        let pairs = headers::pairs(message.headers.as_ref());
+        let headers = Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
+        let (sequence, published_ns) = (metadata.mark.sequence, metadata.mark.published_ns);
+        let mut subject = message.subject;
+        partition::remove_from(&mut subject, &self.config);
+        StreamMessage { sequence, published_ns, headers, subject, payload: message.data }
     }
 
     fn delete(&self, link: &Link) {
@@ -226,12 +236,6 @@ impl Drop for OrderedConsumer {
             Err(error) => log::debug!("broker: consumer {} is not deleted, and expires later: {error}", self.name),
         }
     }
-}
-
-fn message_of(message: Message, sequence: u64, published_ns: i64) -> StreamMessage {
-    let pairs = headers::pairs(message.headers.as_ref());
-    let headers = Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
-    StreamMessage { sequence, published_ns, headers, subject: message.subject, payload: message.data }
 }
 
 /// Why the server ended a pull request.
