@@ -49,8 +49,9 @@ pub(super) fn measure(context: &RunContext<'_>, setup: Setup) -> Result<Outage, 
     )?;
     drop(application);
     let found = run::verified(context, &environment)?;
+    let from = gone.unwrap_or(begins);
     // A direct arm may have stored its last event a moment before.
-    let (from, to) = (gone.unwrap_or(begins), back.unwrap_or(begins + away));
+    let to = back.unwrap_or(from + away);
     let last = watch.last_commit().unwrap_or(to);
     let figures = Figures::of(&outcome, from, to);
     Ok(Outage {
