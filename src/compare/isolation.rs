@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::absence::Absence;
 use super::application::RecordCall;
 use super::commit_watch::{CommitWatch, Observation, POLL_INTERVAL};
 use super::context::RunContext;
@@ -30,34 +31,19 @@ fn of_nats(context: &RunContext<'_>, setup: Setup) -> Result<Isolation, CompareE
     let (mut application, _) = environment.start_application(0)?;
     let mut watch = CommitWatch::open(&environment.database)?;
     application.send_line("go")?;
-    let kill_at = clock::now() + away;
-    let (mut killed, mut back) = (None, None);
+    let mut absence = Absence::new(clock::now() + away, away);
     let mut observation = Observation::new(context, &mut environment, &mut application, POLL_INTERVAL);
     let outcome = observation.wait_for_all(
         &mut watch,
         setup.events,
         |_| Ok(()),
-        |environment| {
-            let now = clock::now();
-            match (killed, back) {
-                (None, _) if now >= kill_at => {
-                    environment.kill_collector();
-                    killed = Some(now);
-                }
-                (Some(since), None) if now >= since + away => {
-                    environment.start_collector()?;
-                    back = Some(clock::now());
-                }
-                _ => {}
-            }
-            Ok(())
-        },
+        |environment| absence.step(environment, TestEnvironment::kill_collector, TestEnvironment::start_collector),
     )?;
     drop(application);
     let found = run::verified(context, &environment)?;
     let seen_live =
         subscriber.map(|(process, database)| seen_live(context, process, &database, setup.events)).transpose()?;
-    let (from, to) = (killed.unwrap_or(kill_at), back.unwrap_or(kill_at));
+    let (from, to) = absence.span();
     Ok(Isolation {
         arm: setup.arm,
         away_s: clock::seconds(from, to),

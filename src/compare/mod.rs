@@ -12,6 +12,7 @@
     reason = "counts and times become figures"
 )]
 
+mod absence;
 pub mod application;
 pub mod arms;
 mod axes;

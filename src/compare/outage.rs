@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::absence::Absence;
 use super::application::{Outcome, Settlement};
 use super::commit_watch::{CommitWatch, Observation, POLL_INTERVAL};
 use super::context::RunContext;
@@ -25,33 +26,18 @@ pub(super) fn measure(context: &RunContext<'_>, setup: Setup) -> Result<Outage, 
     let mut watch = CommitWatch::open(&environment.database)?;
     application.send_line("go")?;
     let begins = clock::now() + BEFORE.as_nanos() as u64;
-    let (mut gone, mut back) = (None, None);
+    let mut absence = Absence::new(begins, away);
     let mut observation = Observation::new(context, &mut environment, &mut application, POLL_INTERVAL);
     let outcome = observation.wait_for_all(
         &mut watch,
         setup.events,
         |_| Ok(()),
-        |environment| {
-            let now = clock::now();
-            match (gone, back) {
-                (None, _) if now >= begins => {
-                    environment.kill_broker();
-                    gone = Some(now);
-                }
-                (Some(since), None) if now >= since + away => {
-                    environment.restart_broker()?;
-                    back = Some(clock::now());
-                }
-                _ => {}
-            }
-            Ok(())
-        },
+        |environment| absence.step(environment, TestEnvironment::kill_broker, TestEnvironment::restart_broker),
     )?;
     drop(application);
     let found = run::verified(context, &environment)?;
-    let from = gone.unwrap_or(begins);
-    // A direct arm may have stored its last event a moment before.
-    let to = back.unwrap_or(from + away);
+    // A direct arm may have stored its last event a moment before the end.
+    let (from, to) = absence.span();
     let last = watch.last_commit().unwrap_or(to);
     let figures = Figures::of(&outcome, from, to);
     Ok(Outage {

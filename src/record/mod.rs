@@ -21,6 +21,7 @@ mod recorder;
 mod send_queue;
 mod spool_room;
 mod spool_status;
+mod spool_store;
 mod spooled_recorder;
 mod stream_outcomes;
 mod table_forwarding;

@@ -6,18 +6,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::commit_queue;
-use super::forwarding::{ForwardOptions, ForwardProgress, ForwardStore, Forwarding};
+use super::forwarding::{ForwardOptions, ForwardProgress, Forwarding};
 use super::grouped_commits::GroupedCommits;
 use super::recorder::Sealed;
 use super::send_queue::SendQueue;
 use super::spool_room::SpoolRoom;
+use super::spool_store::SpoolStore;
 use super::stream_outcomes::StreamOutcomes;
 use super::{FailureReason, FlushError, Overflow, Receipt, RecordError, Recorder, SpoolStatus, SpooledRecorderConfig};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::{self, Event};
-use crate::pipeline::{Batch, Committed, Condition, Epoch, Health, Problem, Refusal, Settings, Sink};
-use crate::store::{GivenUp, Lock, Spool, SpoolChange, SpoolLimits, SpoolReader, SpoolSink, SpoolTotals, StoredEvent};
+use crate::pipeline::{Batch, Committed, Condition, Epoch, Health, Refusal, Settings, Sink};
+use crate::store::{Lock, Spool, SpoolChange, SpoolLimits, SpoolSink, SpoolTotals};
 
 /// How long dropping a recorder may go on committing.
 const DROP_PATIENCE: Duration = Duration::from_secs(5);
@@ -95,49 +96,6 @@ impl<W: Fn() + Send + 'static> Sink for RoomSink<W> {
     }
 }
 
-/// A spool as the forwarder sees it.
-struct SpoolStore {
-    spool: Spool,
-    reader: SpoolReader,
-    dropped_through: Arc<AtomicU64>,
-    /// While this marks events as done, nobody else may write.
-    _lock: Arc<Lock>,
-}
-
-impl ForwardStore for SpoolStore {
-    fn read(&mut self, after: u64, events: usize, bytes: usize) -> Result<Vec<StoredEvent>, Problem> {
-        self.reader.after(after, events, bytes)
-    }
-
-    fn done_through(&mut self, position: u64) -> Result<(), Problem> {
-        self.spool.remove_through(position)
-    }
-
-    fn done_ahead(&mut self, ranges: &[(u64, u64)]) -> Result<(), Problem> {
-        self.spool.remove(ranges)
-    }
-
-    fn give_up(&mut self, events: &[GivenUp]) -> Result<(), Problem> {
-        self.spool.give_up(events)
-    }
-
-    fn note_refused(&mut self, positions: &[u64], others_stored: bool) -> Result<(), Problem> {
-        self.spool.note_refused(positions, others_stored)
-    }
-
-    fn tidy(&mut self) -> Result<bool, Problem> {
-        self.spool.shrink()
-    }
-
-    fn dropped_through(&self) -> u64 {
-        self.dropped_through.load(Ordering::Acquire)
-    }
-
-    fn error(&self, Problem { fault, detail, remedy }: Problem) -> Error {
-        Error::Database { fault, path: self.spool.path().to_owned(), detail, remedy, source: None }
-    }
-}
-
 impl SpooledRecorder {
     /// Opens this spool, with default settings, to be forwarded to these servers of one cluster (separated by commas). Blocks as
     /// [`SpooledRecorder::open`] does.
@@ -190,8 +148,7 @@ impl SpooledRecorder {
         let lock = Arc::new(lock);
         room.set(totals);
         let outcomes = Arc::new(StreamOutcomes::new(of_broker.clone()));
-        let store =
-            SpoolStore { spool: spool.clone(), reader: spool.reader(), dropped_through, _lock: Arc::clone(&lock) };
+        let store = SpoolStore::new(spool.clone(), dropped_through, Arc::clone(&lock));
         let options = ForwardOptions {
             config: config.publishing(),
             names: spool.names(),

@@ -4,6 +4,7 @@
 //! its state unclear, a connection is dropped, and the ledger is read again before the next attempt.
 
 mod backup;
+mod cell;
 mod changes;
 mod checkpointer;
 mod columns;

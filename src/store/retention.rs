@@ -6,7 +6,6 @@
 mod age;
 mod archive;
 mod archive_database;
-mod cell;
 mod figures;
 mod lines;
 mod rule;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::cell::Cell;
+use crate::store::cell::Cell;
 
 /// Values of a column from the first one up to, and without, the second one are too old.
 pub(super) type Range = [Cell; 2];

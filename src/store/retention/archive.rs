@@ -9,9 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::archive_database;
-use super::cell::Cell;
 use super::lines;
 use crate::config::{ArchiveKind, RetentionRule};
+use crate::store::cell::Cell;
 use crate::store::database_file::followed;
 
 /// The archive of a rule.

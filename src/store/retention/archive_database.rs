@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params_from_iter};
 
-use super::cell::Cell;
+use crate::store::cell::Cell;
 use crate::store::reader::rowid_name;
 use crate::store::schema::{has_table, quoted, tables};
 use crate::store::sqlite_error::one_line;

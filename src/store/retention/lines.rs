@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::cell::Cell;
+use crate::store::cell::Cell;
 use crate::store::json::{JsonRowWriter, LosslessJson};
 
 /// The most bytes beyond the mark that are compared: far more than the rows of a few transactions.

@@ -7,10 +7,10 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::age::{self, Range};
 use super::archive::Archive;
-use super::cell::Cell;
 use super::small_transactions::{Failure, Sizes, SmallTransactions};
 use super::target::{Target, Time};
 use crate::error::Error;
+use crate::store::cell::Cell;
 use crate::store::columns::now_us;
 use crate::store::schema::quoted;
 use crate::store::sqlite_error::{database_error, is_constraint, message};

@@ -2,6 +2,7 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::config::{RetentionRule, RetentionRules, Unmatched};
+use crate::store::cell::Cell;
 use crate::store::columns::now_us;
 use crate::store::fixture::{Fixture, texts};
 
@@ -277,11 +278,11 @@ fn a_row_that_changes_after_it_was_archived_stays_until_it_is_archived_again() {
     let connection = ConnectionManager::new(&fixture.config, 0).open_plain().expect("opens");
     let target = Target::resolve(&connection, &fixture.config.path, "t", &rows(0)).expect("fits");
     let archive = Archive::new(&path, "t", &target.columns, 0o600);
-    let row = |text: &str| vec![cell::Cell::Integer(1), cell::Cell::Text(text.into())];
+    let row = |text: &str| vec![Cell::Integer(1), Cell::Text(text.into())];
     archive.add(&[row("a")], None).expect("adds");
     let mut delete = connection.prepare(&target.delete_sql(false, true)).expect("SQL");
     let mut deleted = |text: &str| {
-        let key = [cell::Cell::Integer(1)];
+        let key = [Cell::Integer(1)];
         delete.execute(rusqlite::params_from_iter(key.iter().chain(&row(text)))).expect("runs")
     };
     fixture.connection.execute_batch("UPDATE t SET x = 'A' WHERE id = 1").expect("SQL");

@@ -3,6 +3,10 @@
 //! It must have the same effect as the statements of the single events. So it is used only where an event adds one row whose values
 //! are parameters, and not for tables with triggers or foreign keys: their effect can depend on how many rows a statement inserts.
 //! If it fails, the caller runs the single statements.
+//!
+//! Nor is it used where the rows may go anywhere in the file: into a table with an index, or under row numbers of the event. A statement of
+//! several rows must be undone if one of them fails, so SQLite keeps a copy of each page that it changes (a statement journal,
+//! <https://sqlite.org/tempfiles.html>). With one page for each row, that costs more than it saves.
 
 use std::sync::Arc;
 
@@ -37,10 +41,10 @@ pub(super) fn of(statement: &str, connection: &Connection) -> Option<(String, Ve
     Some((sql, parameters.into_iter().map(str::to_owned).collect()))
 }
 
-/// A multi-row INSERT into these columns of the table, or into all if none is named, if it has no effect but to add rows. `None`
+/// A multi-row INSERT into these columns of the table, or into all if none is named, if it only adds rows behind the last. `None`
 /// also if this cannot be found out: then each event is inserted by a statement of its own.
 pub(super) fn of_columns(table: &str, columns: &[&str], values: usize, connection: &Connection) -> Option<String> {
-    if !has_no_side_effects(table, connection).unwrap_or(false) {
+    if !only_appends(table, columns, connection).unwrap_or(false) {
         return None;
     }
     let names: Vec<String> = columns.iter().map(|column| quoted(column)).collect();
@@ -57,10 +61,21 @@ pub(super) fn takes(delivery: &Delivery<'_>) -> bool {
     delivery.payload.len() + headers <= MAX_BYTES
 }
 
-/// Whether this is a table, and inserting a row into it does nothing else.
-fn has_no_side_effects(table: &str, connection: &Connection) -> rusqlite::Result<bool> {
+/// Whether inserting these columns, or all if none is named, adds a row behind the table's last and does nothing else.
+fn only_appends(table: &str, columns: &[&str], connection: &Connection) -> rusqlite::Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM pragma_table_list(?1) WHERE schema = 'main' AND type = 'table' AND NOT wr)
                   AND NOT EXISTS (SELECT 1 FROM pragma_foreign_key_list(?1))
+                  AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1))
                   AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE)";
-    connection.query_row(sql, [table], |row| row.get(0))
+    if !connection.query_row(sql, [table], |row| row.get(0))? {
+        return Ok(false);
+    }
+    // Without an index, the only primary key is the row number.
+    let mut keys = connection.prepare("SELECT name FROM pragma_table_info(?1) WHERE pk")?;
+    let keys: Vec<String> = keys.query_map([table], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let is_row_number = |column: &&str| {
+        let names = ["rowid", "_rowid_", "oid"].into_iter().chain(keys.iter().map(String::as_str));
+        names.into_iter().any(|name| name.eq_ignore_ascii_case(column))
+    };
+    Ok(if columns.is_empty() { keys.is_empty() } else { !columns.iter().any(is_row_number) })
 }

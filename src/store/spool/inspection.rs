@@ -5,9 +5,10 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::file::must_be_spool;
-use super::pages::{Cell, Pages};
+use super::pages::Pages;
 use super::totals::{SpoolTotals, totals};
 use crate::error::{DatabaseFault, Error};
+use crate::store::cell::Cell;
 use crate::store::read_connection::ReadConnection;
 use crate::store::reader::{Value, value};
 use crate::store::schema;

@@ -11,19 +11,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::file::log_of;
+use crate::store::cell::Cell;
 
 /// The most bytes of a row. SQLite takes no larger one.
 const LARGEST: u64 = 1 << 30;
-
-/// A value of a row.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Cell {
-    Null,
-    Integer(i64),
-    Real(f64),
-    Text(Vec<u8>),
-    Blob(Vec<u8>),
-}
 
 /// Where a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

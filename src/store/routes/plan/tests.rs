@@ -122,13 +122,15 @@ fn parameters_are_numbered_over_all_statements_of_a_route() {
     let plan = Arc::clone(&fixture.open().plan);
     let bindings = |route: usize, number: usize| plan.route(route).statements[number].bindings.clone();
     assert_eq!((bindings(0, 0), bindings(0, 1), bindings(1, 0)), (vec![0, 1], vec![2, 0, 0], vec![0, 1]));
-    assert_eq!(plan.slots, 3, "each is prepared once, and the first for several rows too");
+    assert_eq!(plan.slots, 2, "the same statement is prepared once");
 }
 
 #[test]
-fn rows_are_inserted_together_only_where_nothing_can_tell() {
+fn rows_are_inserted_together_only_where_nothing_can_tell_and_it_pays() {
     const TABLES: &str = "
-        CREATE TABLE plain(\"a b\" TEXT NOT NULL, c INTEGER UNIQUE DEFAULT (random()));
+        CREATE TABLE plain(\"a b\" TEXT NOT NULL, c INTEGER DEFAULT (random()));
+        CREATE TABLE numbered(id INTEGER PRIMARY KEY, name TEXT);
+        CREATE TABLE indexed(name TEXT UNIQUE);
         CREATE TABLE parents(name TEXT PRIMARY KEY);
         CREATE TABLE children(name TEXT REFERENCES parents);
         CREATE TABLE watched(name TEXT);
@@ -146,7 +148,7 @@ fn rows_are_inserted_together_only_where_nothing_can_tell() {
         "INSERT INTO plain VALUES (:a, :b)",
         "insert into main.[plain](c, \"a b\") values ($b, @b); -- done",
         "INSERT INTO plain(\"a b\") VALUES (:a)",
-        "INSERT INTO parents VALUES (:a)",
+        "INSERT INTO numbered(name) VALUES (:a)",
     ] {
         assert!(together(&[sql]), "{sql}");
     }
@@ -157,6 +159,11 @@ fn rows_are_inserted_together_only_where_nothing_can_tell() {
         "INSERT INTO plain SELECT :a, :b",
         "INSERT OR REPLACE INTO plain VALUES (:a, :b)",
         "INSERT INTO plain VALUES (:a, :b) ON CONFLICT DO NOTHING",
+        "INSERT INTO numbered VALUES (:id, :a)",
+        "INSERT INTO numbered(name, ID) VALUES (:a, :id)",
+        "INSERT INTO plain(c, Rowid) VALUES (:a, :id)",
+        "INSERT INTO indexed VALUES (:a)",
+        "INSERT INTO parents VALUES (:a)",
         "INSERT INTO children VALUES (:a)",
         "INSERT INTO watched VALUES (:a)",
         "INSERT INTO keyed VALUES (:a)",

@@ -5,7 +5,7 @@ use crate::pipeline::Batch;
 use crate::store::fixture::{Fixture, batch_of, route};
 
 const SCHEMA: &str = "
-    CREATE TABLE lines(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, at INTEGER UNIQUE, text TEXT);
+    CREATE TABLE lines(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL CHECK (name <> 'eve'), at INTEGER, text TEXT);
     CREATE TABLE counts(name TEXT PRIMARY KEY, lines INTEGER CHECK (lines < 3));
 ";
 
@@ -33,7 +33,7 @@ fn together_they_have_the_effect_of_single_statements() {
     let long = format!(r#"{{"name":"long","text":"{}"}}"#, "x".repeat(5_000));
     let (ann, bob, nobody) = (r#"{"name":"ann"}"#, r#"{"name":"bob"}"#, "{}");
     let run = |subject, payload, count| std::iter::repeat_n((subject, payload), count);
-    let cases: [Vec<(&str, &str)>; 9] = [
+    let cases: [Vec<(&str, &str)>; 10] = [
         run("line", ann, 16).collect(),
         run("line", ann, 15).collect(),
         run("line", ann, 37).collect(),
@@ -42,8 +42,9 @@ fn together_they_have_the_effect_of_single_statements() {
         run("line", ann, 9).chain([("line", long.as_str())]).chain(run("line", bob, 9)).collect(),
         run("line", ann, 20).chain([("line", nobody)]).chain(run("line", bob, 20)).collect(),
         run("line", ann, 17).chain(run("count", bob, 5)).chain(run("line", "no JSON", 2)).collect(),
-        // The second is there already.
-        run("line", ann, 18).chain([("again", r#"{"name":"ann","at":2}"#)]).chain(run("line", bob, 18)).collect(),
+        // The constraint refuses one, by itself and in a statement of several rows.
+        run("line", ann, 18).chain([("again", r#"{"name":"eve","at":2}"#)]).chain(run("line", bob, 18)).collect(),
+        run("line", ann, 20).chain([("line", r#"{"name":"eve"}"#)]).chain(run("line", bob, 20)).collect(),
     ];
     for (number, events) in cases.iter().enumerate() {
         let together = result(&mut fixture(), &[batch_of(0, events)]);

@@ -11,7 +11,8 @@ use crate::config::DatabaseConfig;
 use crate::event_id::{EventIds, Identity, NUMBER_HEADER};
 use crate::pipeline::{Batch, Epoch, Limits, Mark, Sink};
 use crate::record::send_queue::Bounds;
-use crate::store::{GivenUp, Spool, SpoolLimits, SpoolReader, SpoolSink, StoredEvent};
+use crate::record::spool_store::SpoolStore;
+use crate::store::{Lock, Spool, SpoolLimits, SpoolSink};
 
 /// What does not differ between the starts of a recorder.
 #[derive(Clone, Copy)]
@@ -49,46 +50,6 @@ pub(super) struct Flight {
     pub(super) payload: String,
 }
 
-struct SpoolStore {
-    spool: Spool,
-    reader: SpoolReader,
-    dropped_through: Arc<AtomicU64>,
-}
-
-impl ForwardStore for SpoolStore {
-    fn read(&mut self, after: u64, events: usize, bytes: usize) -> Result<Vec<StoredEvent>, Problem> {
-        self.reader.after(after, events, bytes)
-    }
-
-    fn done_through(&mut self, position: u64) -> Result<(), Problem> {
-        self.spool.remove_through(position)
-    }
-
-    fn done_ahead(&mut self, ranges: &[(u64, u64)]) -> Result<(), Problem> {
-        self.spool.remove(ranges)
-    }
-
-    fn give_up(&mut self, events: &[GivenUp]) -> Result<(), Problem> {
-        self.spool.give_up(events)
-    }
-
-    fn note_refused(&mut self, positions: &[u64], others_stored: bool) -> Result<(), Problem> {
-        self.spool.note_refused(positions, others_stored)
-    }
-
-    fn tidy(&mut self) -> Result<bool, Problem> {
-        self.spool.shrink()
-    }
-
-    fn dropped_through(&self) -> u64 {
-        self.dropped_through.load(Ordering::Relaxed)
-    }
-
-    fn error(&self, problem: Problem) -> Error {
-        panic!("{problem}")
-    }
-}
-
 impl Site {
     /// Opens the spool, as a start of the application does.
     pub(super) fn start(path: &Path, kind: Kind, connection: u64) -> Self {
@@ -100,6 +61,7 @@ impl Site {
                 dropped.store(through, Ordering::Relaxed);
             }
         };
+        let lock = Lock::take_spool(path).expect("is free");
         let (spool, _) = Spool::open(&config, on_change).expect("opens");
         assert_eq!(spool.moved_to(), None, "it is whole");
         let bounds = Bounds {
@@ -114,8 +76,7 @@ impl Site {
         let queue = Arc::new(SendQueue::new(bounds, usize::MAX));
         let (reports, results) = crossbeam_channel::unbounded();
         queue.report_to(reports);
-        let store =
-            SpoolStore { spool: spool.clone(), reader: spool.reader(), dropped_through: Arc::clone(&dropped_through) };
+        let store = SpoolStore::new(spool.clone(), Arc::clone(&dropped_through), Arc::new(lock));
         let (_, woken) = crossbeam_channel::bounded(1);
         let (shown, condition) = (Arc::default(), Condition::new("spool file"));
         let forwarder = Forwarder::new(store, 0, Arc::clone(&queue), (results, woken), shown, condition);

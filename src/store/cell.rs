@@ -7,7 +7,7 @@ use crate::binding::Value;
 
 /// A value of a row.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Cell {
+pub(in crate::store) enum Cell {
     Null,
     Integer(i64),
     Real(f64),
@@ -17,12 +17,12 @@ pub(super) enum Cell {
 
 impl Cell {
     /// The values of a row, from this column on.
-    pub(super) fn row(row: &Row<'_>, from: usize, count: usize) -> rusqlite::Result<Vec<Self>> {
+    pub(in crate::store) fn row(row: &Row<'_>, from: usize, count: usize) -> rusqlite::Result<Vec<Self>> {
         (from..from + count).map(|at| row.get_ref(at).map(Self::from)).collect()
     }
 
     /// How many bytes it takes, about.
-    pub(super) fn size(&self) -> usize {
+    pub(in crate::store) fn size(&self) -> usize {
         match self {
             Self::Null | Self::Integer(_) | Self::Real(_) => 8,
             Self::Text(bytes) | Self::Blob(bytes) => bytes.len(),
@@ -30,7 +30,7 @@ impl Cell {
     }
 
     /// Adds bytes that differ for any two values that differ.
-    pub(super) fn encode(&self, to: &mut Vec<u8>) {
+    pub(in crate::store) fn encode(&self, to: &mut Vec<u8>) {
         let (kind, bytes): (u8, &[u8]) = match self {
             Self::Null => (0, &[]),
             Self::Integer(value) => (1, &value.to_le_bytes()),
@@ -44,7 +44,7 @@ impl Cell {
     }
 
     /// The value for JSON. Text that is not UTF-8 counts as bytes.
-    pub(super) fn value(&self) -> Value<'_> {
+    pub(in crate::store) fn value(&self) -> Value<'_> {
         match self {
             Self::Null => Value::Null,
             Self::Integer(value) => Value::Integer(*value),
