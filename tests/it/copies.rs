@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -198,15 +200,18 @@ fn a_copy_from_elsewhere_is_refused_while_its_original_collects() {
     }
 }
 
+/// More events than there are: such a request waits.
+const PATIENT: u32 = 100_000;
+
 /// A collector somewhere else with a clone of the database, file facts included.
 struct Rival {
     client: nats::Connection,
     name: String,
-    _answers: nats::Subscription,
+    answers: nats::Subscription,
 }
 
 impl Rival {
-    fn start(fixture: &Fixture) -> Self {
+    fn start(fixture: &Fixture, events: u32) -> Self {
         let database = fixture.database();
         let name = format!("catchment-{}-1-0-{}", oracle::identity(&database), tag(&database));
         let config = json!({
@@ -215,19 +220,27 @@ impl Rival {
         });
         let body = json!({ "stream_name": "EVENTS", "config": config, "action": "create" });
         fixture.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &body);
-        Self::pull(fixture, name)
+        Self::pull(fixture, name, events)
     }
 
-    /// Uses a consumer.
-    fn pull(fixture: &Fixture, name: String) -> Self {
+    /// Uses a consumer: requests so many events.
+    fn pull(fixture: &Fixture, name: String, events: u32) -> Self {
         let client = fixture.server.client();
         let answers = client.subscribe("_INBOX.rival").expect("subscribes");
-        let pull = json!({ "batch": 100_000, "expires": 60_000_000_000_u64 }).to_string();
+        let pull = json!({ "batch": events, "expires": 60_000_000_000_u64 }).to_string();
         client
             .publish_request(&format!("$JS.API.CONSUMER.MSG.NEXT.EVENTS.{name}"), "_INBOX.rival", pull)
             .expect("publishes");
         client.flush().expect("flushes");
-        Self { client, name, _answers: answers }
+        Self { client, name, answers }
+    }
+
+    /// Requests one event, and waits for it.
+    fn poll(&self) {
+        let pull = json!({ "batch": 1, "no_wait": true }).to_string();
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.EVENTS.{}", self.name);
+        self.client.publish_request(&subject, "_INBOX.rival", pull).expect("publishes");
+        self.answers.next().expect("an event");
     }
 
     fn stop(self) {
@@ -241,7 +254,7 @@ fn the_clone_that_finds_the_other_at_work_ends_and_names_it() {
     let mut collector = fixture.collector();
     let mut all = fixture.publish("first", 100);
     fixture.has(100);
-    let rival = Rival::start(&fixture);
+    let rival = Rival::start(&fixture, PATIENT);
     // What a clone that did not see it at work would do.
     let ours: Vec<_> = fixture.server.consumers("EVENTS").into_iter().filter(|name| *name != rival.name).collect();
     fixture.ask(&format!("$JS.API.CONSUMER.DELETE.EVENTS.{}", ours[0]), &Value::Null);
@@ -266,10 +279,35 @@ fn the_clone_that_finds_the_other_at_work_ends_and_names_it() {
 }
 
 #[test]
+fn a_clone_that_polls_is_found_between_two_of_its_requests() {
+    let fixture = Fixture::new();
+    fixture.drain();
+    let mut all = fixture.publish("event", 20_000);
+    let rival = Rival::start(&fixture, 1);
+    let stopped = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in (0..20_000).take_while(|_| !stopped.load(Ordering::Relaxed)) {
+                rival.poll();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let said = refused(&fixture, &fixture.database());
+        stopped.store(true, Ordering::Relaxed);
+        assert!(said.contains(&format!("another collector uses consumer {}", rival.name)), "{said}");
+    });
+    assert_eq!(fixture.server.consumers("EVENTS"), std::slice::from_ref(&rival.name));
+    // One that has delivered, and does so no more, is no rival.
+    all.extend(fixture.publish("last", 1));
+    fixture.drain();
+    fixture.holds_exactly(&all);
+}
+
+#[test]
 fn what_a_process_that_died_has_left_is_waited_for_and_no_rival() {
     let fixture = Fixture::new();
     fixture.drain();
-    let rival = Rival::start(&fixture);
+    let rival = Rival::start(&fixture, PATIENT);
     let all = fixture.publish("event", 100);
     let collector = fixture.collector();
     collector.said("another collector uses consumer");
@@ -290,7 +328,7 @@ fn where_one_consumer_is_allowed_two_clones_do_not_share_it() {
     let mut all = fixture.publish("first", 100);
     fixture.has(100);
     let name = fixture.server.consumers("EVENTS")[0].clone();
-    let rival = Rival::pull(&fixture, name);
+    let rival = Rival::pull(&fixture, name, PATIENT);
     // Now one of the two has what the other misses.
     all.extend(fixture.publish("second", 2_000));
     let ended = collector.wait();

@@ -23,6 +23,10 @@ const PREFIX: &str = "catchment-";
 pub(super) const RESOLVE_CONFLICT: &str =
     "stop that collector, or give one of the two databases an identity of its own: catchment adopt --database FILE";
 
+/// The time between two looks at a consumer at which no request waits. A collector that polls (`broker.prefetch.poll_interval`)
+/// requests more often.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// How long to wait for one answer. Nobody answers for a consumer whose server is down.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -70,6 +74,8 @@ pub(super) struct Claim {
     pub(super) ownership: Ownership,
     /// `None` if it was not requested, or there was no answer. A consumer whose server is down counts too.
     info: Option<ConsumerInfo>,
+    /// It delivered events between two looks.
+    delivers: bool,
 }
 
 /// All consumers with our identity at one time.
@@ -137,7 +143,7 @@ impl Claims {
         let mut found = Vec::new();
         for name in names {
             let Some(ownership) = ownership(&name, owner) else { continue };
-            let mut claim = Claim { name, ownership, info: None };
+            let mut claim = Claim { name, ownership, info: None, delivers: false };
             if Some(claim.name.as_str()) == previous {
                 claim.ownership = Ownership::ThisProcess;
             }
@@ -146,7 +152,28 @@ impl Claims {
             }
             found.push(claim);
         }
-        Self { found, list_error: None }
+        let mut claims = Self { found, list_error: None };
+        claims.look_again(api, stream);
+        claims
+    }
+
+    /// Looks for consumers that a collector polls: mostly no request waits at them, but they deliver. Takes a moment if there is a
+    /// consumer that may be one.
+    fn look_again(&mut self, api: &Api<'_>, stream: &str) {
+        let may_be_polled =
+            |claim: &&mut Claim| !claim.is_in_use() && claim.delivered().is_some_and(|number| number > 0);
+        let mut quiet: Vec<&mut Claim> = self.found.iter_mut().filter(may_be_polled).collect();
+        if quiet.is_empty() {
+            return;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+        for claim in &mut quiet {
+            let before = claim.delivered();
+            if let Some(info) = ask(api, stream, &claim.name) {
+                claim.info = Some(info);
+                claim.delivers = claim.delivered() != before;
+            }
+        }
     }
 
     /// Requests the states that are still missing. Drops the consumers for which no server answers.
@@ -184,7 +211,8 @@ impl Claims {
     /// Consumers of this database, each with its name.
     #[cfg(test)]
     pub(super) fn of_this_database(consumers: impl IntoIterator<Item = (String, ConsumerInfo)>) -> Self {
-        let claim = |(name, info)| Claim { name, ownership: Ownership::ThisDatabase, info: Some(info) };
+        let ownership = Ownership::ThisDatabase;
+        let claim = |(name, info)| Claim { name, ownership, info: Some(info), delivers: false };
         Self { found: consumers.into_iter().map(claim).collect(), list_error: None }
     }
 
@@ -195,10 +223,15 @@ impl Claims {
 }
 
 impl Claim {
-    /// Whether a pull request waits at it. A request of a dead process waits until it expires, if the server did not
-    /// notice the process's end.
+    /// Whether a pull request waits at it, or it delivered events between two looks. A request of a dead process waits until it
+    /// expires, if the server did not notice the process's end.
     pub(super) fn is_in_use(&self) -> bool {
-        self.info.as_ref().is_some_and(|info| info.num_waiting > 0)
+        self.delivers || self.info.as_ref().is_some_and(|info| info.num_waiting > 0)
+    }
+
+    /// The number of its last delivery.
+    fn delivered(&self) -> Option<u64> {
+        self.info.as_ref().map(|info| info.delivered.consumer_seq)
     }
 
     /// Its state when it was requested.
