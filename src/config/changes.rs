@@ -31,7 +31,13 @@ impl Config {
         }
         differing!(keys, "broker.tls.", &old_broker.tls, broker.tls, TlsConfig { required, ca, cert, key });
         let (old_prefetch, prefetch) = (&old_broker.prefetch, &broker.prefetch);
-        differing!(keys, "broker.prefetch.", old_prefetch, prefetch, PrefetchConfig { events, bytes, requests });
+        differing!(
+            keys,
+            "broker.prefetch.",
+            old_prefetch,
+            prefetch,
+            PrefetchConfig { events, bytes, requests, poll_interval }
+        );
         let (old_core, core) = (&old_broker.core, &broker.core);
         differing!(keys, "broker.core.", old_core, core, CoreConfig { queue, max_events, max_bytes, overflow });
         let (old_database, database) = (&self.database, &new.database);

@@ -120,7 +120,7 @@ fn of_broker(broker: &BrokerConfig) -> [Section; 4] {
         connection_name,
     } = broker;
     let TlsConfig { required, ca, cert, key } = tls;
-    let PrefetchConfig { events, bytes, requests } = prefetch;
+    let PrefetchConfig { events, bytes, requests, poll_interval } = prefetch;
     let CoreConfig { queue, max_events, max_bytes, overflow } = core;
     let jwt = jwt.as_deref().map(|jwt| if is_jwt(jwt) { text(HIDDEN) } else { file(Path::new(jwt)) });
     let named = |value: &Option<String>| value.as_deref().map(text);
@@ -157,7 +157,12 @@ fn of_broker(broker: &BrokerConfig) -> [Section; 4] {
         path(cert).map(|value| ("cert", value)),
         path(key).map(|value| ("key", value)),
     ];
-    let prefetch = [("events", number(*events)), ("bytes", size(*bytes)), ("requests", number(*requests))];
+    let prefetch = [
+        ("events", number(*events)),
+        ("bytes", size(*bytes)),
+        ("requests", number(*requests)),
+        ("poll_interval", duration(*poll_interval)),
+    ];
     let core = [
         named(queue).map(|value| ("queue", value)),
         Some(("max_events", number(*max_events))),

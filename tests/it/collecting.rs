@@ -5,8 +5,9 @@ use std::time::Duration;
 use catchment::record::NatsRecorderConfig;
 use catchment::{Config, Event, NatsRecorder, Recorder, Until};
 
-use crate::support::collector::{self, catchment, run, stderr};
+use crate::support::collector::{self, Collector, catchment, run, stderr};
 use crate::support::eventually;
+use crate::support::fixture::Fixture;
 use crate::support::oracle;
 use crate::support::server::Server;
 
@@ -89,4 +90,35 @@ fn several_writers_keep_the_streams_order() {
     let collector = catchment::Collector::start_until(&config, Until::Drained).expect("starts");
     assert!(collector.wait(Duration::from_secs(60)).expect("no failure"));
     assert_eq!(oracle::payloads(&config.database.path), payloads);
+}
+
+#[test]
+fn events_that_come_fast_are_polled_for_and_stored_once_and_in_order() {
+    for retention in ["limits", "interest"] {
+        let fixture = Fixture::with_retention(retention);
+        let mut run = fixture.run();
+        run.arg("--verbose");
+        let collector = Collector::start(run, &fixture.path("collector.log"));
+        collector.said("collecting stream EVENTS");
+        let (mut client, mut payloads) = (fixture.server.raw(), Vec::new());
+        // Twenty thousand a second, which is twice what is needed.
+        eventually("the collector to poll", || {
+            for _ in 0..100 {
+                for _ in 0..20 {
+                    let payload = format!("event-{}", payloads.len());
+                    client.send("events.fast", None, &payload);
+                    payloads.push(payload);
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            collector.log().contains("requesting them every 10ms").then_some(())
+        });
+        collector.said("each is sent as it is stored");
+        payloads.push("the last".into());
+        client.send("events.fast", None, "the last");
+        client.finish();
+        fixture.has(payloads.len());
+        fixture.holds_exactly(&payloads);
+        assert!(collector.stop().success());
+    }
 }

@@ -20,6 +20,7 @@ mod lost_events;
 mod message_search;
 mod obstacle;
 mod ordered_consumer;
+mod pace;
 mod partition;
 mod pending_acks;
 mod poison;

@@ -1,10 +1,11 @@
 //! The pull requests that are outstanding. They bound what the client holds in memory.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 
 use super::api_types::PullLimits;
+use super::pace::Pace;
 use crate::config::PrefetchConfig;
 
 /// The server ends a pull request with a status after this time. For this time a dead process looks alive, if the
@@ -30,6 +31,9 @@ pub(super) struct Pulls {
     started: usize,
     /// Whether the next message is larger than a request's limit in bytes.
     oversize: Oversize,
+    pace: Pace,
+    /// The outstanding request is a poll: it does not wait.
+    is_poll: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,14 +51,14 @@ pub(super) struct PullRequest {
     pub(super) events: usize,
     /// `None`: no limit.
     pub(super) bytes: Option<u64>,
-    /// How long the request may wait.
-    pub(super) expires: Duration,
+    /// How long the request may wait. `None`: it takes what is stored, and ends.
+    pub(super) expires: Option<Duration>,
 }
 
 impl Pulls {
     /// With these settings, within the consumer's limits.
     pub(super) fn new(prefetch: PrefetchConfig, limits: PullLimits) -> Self {
-        let events_before = prefetch.events;
+        let (events_before, pace) = (prefetch.events, Pace::new(prefetch.poll_interval, Instant::now()));
         let mut pulls = Self {
             prefetch,
             expires: EXPIRES,
@@ -63,6 +67,8 @@ impl Pulls {
             outstanding: 0,
             started: 0,
             oversize: Oversize::No,
+            pace,
+            is_poll: false,
         };
         pulls.limit(limits);
         pulls
@@ -115,10 +121,15 @@ impl Pulls {
         refusals <= MAX_REFUSALS
     }
 
-    /// A message was received.
-    pub(super) fn arrived(&mut self) {
+    /// A message was received, after which the consumer has so many left.
+    pub(super) fn arrived(&mut self, pending: u64) {
         self.refusals = 0;
         self.outstanding = self.outstanding.saturating_sub(1);
+        let is_behind = usize::try_from(pending).is_ok_and(|pending| pending >= self.prefetch.events);
+        self.pace.delivered(is_behind, Instant::now);
+        if self.outstanding == 0 && std::mem::take(&mut self.is_poll) {
+            self.pace.fell_behind(Instant::now());
+        }
         if self.outstanding == 0 || self.oversize == Oversize::Requested {
             self.oversize = Oversize::No;
         }
@@ -127,7 +138,10 @@ impl Pulls {
     /// A request ended without this many of its messages. `None` if the server did not send the number.
     pub(super) fn ended(&mut self, missing: Option<usize>) {
         self.refusals = 0;
-        self.outstanding = self.outstanding.saturating_sub(missing.unwrap_or(self.prefetch.events));
+        let ended = missing.unwrap_or(self.prefetch.events);
+        // Nothing else is outstanding beside a poll, whose end has no number.
+        let is_last = std::mem::take(&mut self.is_poll);
+        self.outstanding = if is_last { 0 } else { self.outstanding.saturating_sub(ended) };
         if self.oversize == Oversize::Requested {
             self.oversize = Oversize::No;
         }
@@ -155,14 +169,26 @@ impl Pulls {
             }
             self.oversize = Oversize::Requested;
             self.outstanding = 1;
-            return Some(PullRequest { events: 1, bytes: None, expires: self.expires });
+            return Some(PullRequest { events: 1, bytes: None, expires: Some(self.expires) });
         }
         if !self.has_room() {
             return None;
         }
         self.outstanding += self.prefetch.events;
         let PrefetchConfig { events, bytes, .. } = self.prefetch;
-        Some(PullRequest { events, bytes: Some(bytes.as_u64()), expires: self.next_expiry() })
+        self.is_poll = self.pace.polls();
+        let expires = if self.is_poll {
+            self.pace.polled(Instant::now());
+            None
+        } else {
+            Some(self.next_expiry())
+        };
+        Some(PullRequest { events, bytes: Some(bytes.as_u64()), expires })
+    }
+
+    /// How long to wait with the next poll; `None` where no poll is to be sent.
+    pub(super) fn next_poll_in(&self) -> Option<Duration> {
+        (self.pace.polls() && self.outstanding == 0).then(|| self.pace.due_in(Instant::now()))
     }
 
     /// The first requests get different times. If all expired at once, no request would wait at the consumer until the next
@@ -177,8 +203,11 @@ impl Pulls {
         self.expires * (requests - before) / requests
     }
 
-    /// Whether another normal request would stay within the bound.
+    /// Whether another normal request would stay within the bound. A poll is sent alone, and when it is due.
     pub(super) fn has_room(&self) -> bool {
+        if self.pace.polls() {
+            return self.next_poll_in().is_some_and(|wait| wait.is_zero());
+        }
         self.outstanding + self.prefetch.events <= self.prefetch.events * self.prefetch.requests
     }
 }
@@ -211,29 +240,32 @@ fn duration(text: &str) -> Duration {
 mod tests {
     use super::*;
 
+    fn prefetch(requests: usize) -> PrefetchConfig {
+        PrefetchConfig { events: 10, bytes: ByteSize::kib(1), requests, poll_interval: Duration::from_secs(3_600) }
+    }
+
     fn pulls() -> Pulls {
-        let prefetch = PrefetchConfig { events: 10, bytes: ByteSize::kib(1), requests: 2 };
-        Pulls::new(prefetch, PullLimits::default())
+        Pulls::new(prefetch(2), PullLimits::default())
     }
 
     #[test]
     fn what_a_consumer_allows_is_kept_to() {
-        let prefetch = PrefetchConfig { events: 10, bytes: ByteSize::kib(1), requests: 3 };
+        let prefetch = prefetch(3);
         let limits = PullLimits { waiting: 2, batch: 4, expires: 2_000_000_000, bytes: 512 };
         let mut pulls = Pulls::new(prefetch, limits);
-        let request = |expires| Some(PullRequest { events: 4, bytes: Some(512), expires });
+        let request = |expires| Some(PullRequest { events: 4, bytes: Some(512), expires: Some(expires) });
         let second = Duration::from_secs(1);
         assert_eq!((pulls.next(), pulls.next(), pulls.next()), (request(2 * second), request(second), None));
     }
 
     #[test]
     fn requests_do_not_expire_together() {
-        let prefetch = PrefetchConfig { events: 10, bytes: ByteSize::kib(1), requests: 4 };
+        let prefetch = prefetch(4);
         let mut pulls = Pulls::new(prefetch, PullLimits::default());
         let first: Vec<_> = std::iter::from_fn(|| pulls.next()).map(|request| request.expires).collect();
-        assert_eq!(first, [4, 3, 2, 1].map(|quarters| EXPIRES * quarters / 4));
+        assert_eq!(first, [4, 3, 2, 1].map(|quarters| Some(EXPIRES * quarters / 4)));
         pulls.ended(Some(10));
-        assert_eq!(pulls.next().expect("room").expires, EXPIRES, "its end lies between those of the others");
+        assert_eq!(pulls.next().expect("room").expires, Some(EXPIRES), "its end lies between those of the others");
     }
 
     #[test]
@@ -244,10 +276,10 @@ mod tests {
         assert_eq!(pulls.next(), None, "the other request is under way");
         assert!(pulls.refused("Exceeded MaxRequestBatch of 4"));
         let next = pulls.next().expect("room");
-        assert_eq!((next.events, next.expires), (4, EXPIRES), "both first requests were sent before");
+        assert_eq!((next.events, next.expires), (4, Some(EXPIRES)), "both first requests were sent before");
         assert!(pulls.refused("Exceeded MaxRequestExpires of 1.5s"));
         let next = pulls.next().expect("room");
-        assert_eq!((next.events, next.expires), (4, Duration::from_millis(1500)));
+        assert_eq!((next.events, next.expires), (4, Some(Duration::from_millis(1500))));
         assert!(pulls.refused("Exceeded MaxRequestMaxBytes of 100"));
         assert_eq!(pulls.next().expect("room").bytes, Some(100));
         assert!(pulls.next().is_some());
@@ -277,18 +309,18 @@ mod tests {
     }
 
     fn usual() -> PullRequest {
-        PullRequest { events: 10, bytes: Some(1024), expires: EXPIRES }
+        PullRequest { events: 10, bytes: Some(1024), expires: Some(EXPIRES) }
     }
 
     #[test]
     fn no_more_is_asked_for_than_there_is_room_for() {
         let mut pulls = pulls();
-        let second = PullRequest { expires: EXPIRES / 2, ..usual() };
+        let second = PullRequest { expires: Some(EXPIRES / 2), ..usual() };
         assert_eq!((pulls.next(), pulls.next()), (Some(usual()), Some(second)));
         assert_eq!(pulls.next(), None);
-        (0..9).for_each(|_| pulls.arrived());
+        (0..9).for_each(|_| pulls.arrived(0));
         assert_eq!(pulls.next(), None);
-        pulls.arrived();
+        pulls.arrived(0);
         assert!(pulls.next().is_some());
         pulls.ended(Some(10));
         assert!(pulls.next().is_some());
@@ -301,9 +333,31 @@ mod tests {
         pulls.too_large(Some(10));
         assert_eq!(pulls.next(), None, "the other request must end first");
         pulls.too_large(Some(10));
-        assert_eq!(pulls.next(), Some(PullRequest { events: 1, bytes: None, expires: EXPIRES }));
+        assert_eq!(pulls.next(), Some(PullRequest { events: 1, bytes: None, expires: Some(EXPIRES) }));
         assert_eq!(pulls.next(), None);
-        pulls.arrived();
+        pulls.arrived(0);
         assert_eq!(pulls.next(), Some(usual()));
+    }
+
+    #[test]
+    fn while_many_events_come_one_request_at_a_time_takes_what_is_stored() {
+        let prefetch = PrefetchConfig { events: 2_000, poll_interval: Duration::from_nanos(1), ..prefetch(2) };
+        let poll = Some(PullRequest { events: 2_000, bytes: Some(1024), expires: None });
+        let mut pulls = Pulls::new(prefetch, PullLimits::default());
+        assert!(pulls.next().is_some() && pulls.next().is_some());
+        for _ in 0..1_000 {
+            pulls.arrived(0);
+        }
+        assert!(pulls.pace.polls());
+        assert_eq!(pulls.next(), None, "the first requests still wait at the consumer");
+        (0..3_000).for_each(|_| pulls.arrived(0));
+        assert_eq!((pulls.next(), pulls.next()), (poll, None));
+        pulls.arrived(0);
+        pulls.ended(None);
+        assert!(!pulls.are_outstanding() && pulls.next_poll_in().is_some());
+        assert!(pulls.next().is_some_and(|next| next.expires.is_none()));
+        (0..2_000).for_each(|_| pulls.arrived(0));
+        let next = pulls.next().expect("room");
+        assert_eq!(next.expires, Some(EXPIRES), "there were more than one request takes");
     }
 }

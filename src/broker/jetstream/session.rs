@@ -171,7 +171,8 @@ impl JetStreamSession {
             if now >= until || stop.is_raised() {
                 return Item::Nothing;
             }
-            let next_look = (until - now).min(self.config.silence / 4);
+            let next_poll = self.pulls.next_poll_in().unwrap_or(Duration::MAX);
+            let next_look = (until - now).min(self.config.silence / 4).min(next_poll);
             let Some(backlog) = self.backlog.as_ref().filter(|backlog| backlog.begin_wait()) else { continue };
             let message = crossbeam_channel::select! {
                 recv(self.link.messages()) -> message => message.ok(),
@@ -266,7 +267,7 @@ impl JetStreamSession {
     fn handle(&mut self, mut message: Message) -> Option<Item> {
         if let Some(metadata) = message.reply.as_deref().and_then(delivery_metadata::parse) {
             self.hearing = true;
-            self.pulls.arrived();
+            self.pulls.arrived(metadata.pending);
             self.consumer_watch.note_delivery();
             if self.pulls.has_room() {
                 self.ask_for_more();
@@ -443,7 +444,11 @@ impl JetStreamSession {
 
     fn ask_for_more(&mut self) {
         while let Some(pull) = self.pulls.next() {
-            let mut request = json!({ "batch": pull.events, "expires": nanoseconds(pull.expires) });
+            let mut request = json!({ "batch": pull.events });
+            match pull.expires {
+                Some(expires) => request["expires"] = nanoseconds(expires).into(),
+                None => request["no_wait"] = true.into(),
+            }
             if let Some(bytes) = pull.bytes {
                 request["max_bytes"] = bytes.into();
             }

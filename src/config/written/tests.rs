@@ -37,7 +37,7 @@ const ALL: &str = r#"
         retry = "10ms"
         connection_name = "n"
         tls = { required = true, ca = "ca", cert = "cert", key = "key" }
-        prefetch = { events = 1, bytes = 1025, requests = 2 }
+        prefetch = { events = 1, bytes = 1025, requests = 2, poll_interval = "3ms" }
         core = { queue = "q", max_events = 3, max_bytes = "3GiB", overflow = "block" }
         [database]
         path = "a b.db"
