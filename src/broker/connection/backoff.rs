@@ -14,6 +14,9 @@ const YOUNG_PAUSE: Duration = Duration::from_millis(250);
 /// An outage is young for this long.
 const YOUNG: Duration = Duration::from_secs(30);
 
+/// How long a client may take from the beginning of its attempt until it has connected and subscribed.
+const OPENING: Duration = Duration::from_millis(250);
+
 /// The pauses between attempts that fail. Each is twice the one before: up to 250 ms in the first 30 s of an outage, then up to
 /// `broker.retry`.
 #[derive(Debug)]
@@ -69,6 +72,8 @@ pub(super) struct Backoff {
     is_unproductive: bool,
     /// When the last session ended.
     ended: Instant,
+    /// An attempt has failed since then.
+    has_failed: bool,
 }
 
 impl Backoff {
@@ -81,6 +86,7 @@ impl Backoff {
             opened: now,
             is_unproductive: true,
             ended: now,
+            has_failed: false,
         }
     }
 
@@ -104,7 +110,7 @@ impl Backoff {
     /// session costs more than an attempt that fails, so this pause may have its full length from the beginning.
     pub(super) fn ended(&mut self) {
         let now = Instant::now();
-        self.ended = now;
+        (self.ended, self.has_failed) = (now, false);
         if self.is_unproductive && self.opened.elapsed() < self.early {
             self.at = now + shortened(self.pauses.next(Duration::MAX), random());
         } else {
@@ -115,7 +121,15 @@ impl Backoff {
 
     /// No session could be opened.
     pub(super) fn failed(&mut self) {
+        self.has_failed = true;
         self.at = Instant::now() + shortened(self.pauses.next(self.ended.elapsed()), random());
+    }
+
+    /// Called when a session was opened: within what time other clients of the server that have these settings, and lost it at the
+    /// same time, have opened theirs. Zero where no attempt failed: then the others need not have lost it.
+    pub(super) fn others_need(&self) -> Duration {
+        let outage = self.opened.saturating_duration_since(self.ended);
+        if self.has_failed { self.pauses.limit(outage) + OPENING } else { Duration::ZERO }
     }
 
     /// Waits until the next attempt is due, at most for `wait` and until the stop. Returns whether it is due.
@@ -193,6 +207,21 @@ mod tests {
         }
         backoff.failed();
         assert_eq!(backoff.pauses.next, 2 * YOUNG_PAUSE);
+    }
+
+    #[test]
+    fn other_clients_need_one_pause_of_theirs_where_the_server_was_away() {
+        let mut backoff = Backoff::new(&BrokerConfig::default());
+        let mut reopened_after = |attempts: u32, outage: Duration| {
+            backoff.ended();
+            (0..attempts).for_each(|_| backoff.failed());
+            backoff.opened = backoff.ended + outage;
+            backoff.others_need()
+        };
+        assert_eq!(reopened_after(0, SECOND), Duration::ZERO, "only this client has lost the server");
+        assert_eq!(reopened_after(1, 29 * SECOND), YOUNG_PAUSE + OPENING);
+        assert_eq!(reopened_after(1, 30 * SECOND), 2 * SECOND + OPENING);
+        assert_eq!(reopened_after(0, 30 * SECOND), Duration::ZERO);
     }
 
     #[test]
