@@ -23,6 +23,7 @@ mod subject_use;
 use std::sync::Arc;
 
 pub use asker::{PartitionReplies, ask, ask_partitions, query_subjects};
+pub(crate) use connection::Pauses;
 pub use connection::{Cluster, Denial, Liveness, Reconnect, address_in};
 pub use core_nats::CoreIntake;
 pub use jetstream::{

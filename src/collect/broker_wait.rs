@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::broker::Pauses;
 use crate::config::BrokerConfig;
 use crate::deadline;
 use crate::error::{BrokerFault, Error};
@@ -14,8 +15,9 @@ pub(super) fn retry_until_broker<T>(
 ) -> Result<T, Error> {
     /// How often to call `wanted`.
     const CHECK: Duration = Duration::from_millis(50);
+    let began = Instant::now();
     let until = deadline::after(config.wait);
-    let mut pause = CHECK;
+    let mut pauses = Pauses::up_to(config.retry);
     let mut is_logged = false;
     loop {
         let error = match open() {
@@ -33,13 +35,12 @@ pub(super) fn retry_until_broker<T>(
                 "{error}; waiting for it, at most {wait:?} (broker.wait)"
             );
         }
-        let next = Instant::now() + pause.min(left);
+        let next = Instant::now() + pauses.next(began.elapsed()).max(CHECK).min(left);
         while Instant::now() < next {
             if !wanted() {
                 return Err(error);
             }
             std::thread::sleep(CHECK);
         }
-        pause = (pause * 2).min(config.retry.max(CHECK));
     }
 }

@@ -89,8 +89,9 @@ pub struct BrokerConfig {
     #[serde(with = "humantime_serde")]
     #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Time"))]
     pub silence: Duration,
-    /// The longest pause between two attempts to reconnect. The first attempt comes after 50 ms, and each pause is twice the
-    /// one before. Attempts never end. 10 ms to a day. Default 2 s.
+    /// The longest pause between two attempts to reconnect. The first pause is 50 ms, and each is twice the one before: up to 250 ms
+    /// in the first 30 s of an outage, then up to this. Each is shortened at random by up to a quarter. Attempts never end. 10 ms to a
+    /// day. Default 2 s.
     #[serde(with = "humantime_serde")]
     #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Time"))]
     pub retry: Duration,

@@ -78,6 +78,10 @@ impl EventSender {
             match publisher.take().map_or_else(open, Ok) {
                 Ok(publisher) => {
                     reconnect.opened();
+                    // Without a stream, only the subscribers of this moment get an event. They have lost the server too.
+                    if self.config.broker.mode == Mode::Core && self.stop.wait(reconnect.others_need()) {
+                        break;
+                    }
                     self.resolve_unconfirmed(&publisher);
                     let reason = self.serve(&publisher, &mut reconnect);
                     if !self.stop.is_raised() && !self.queue.is_done() {

@@ -190,7 +190,10 @@ impl SendQueue {
             state.settle(number, outcome);
         }
         if let (Some(flush_timeout), Some(waited)) = (self.bounds.flush_timeout, waited) {
-            state.window_bytes = carried(answered, waited, flush_timeout / 4).clamp(1, self.bounds.window_bytes);
+            // An answer to few bytes may be late for other reasons than the speed of the connection, such as a busy machine. So a single
+            // answer halves the window at most. On a slow connection the next ones reduce it further.
+            let least = (state.window_bytes / 2).max(1);
+            state.window_bytes = carried(answered, waited, flush_timeout / 4).max(least).min(self.bounds.window_bytes);
         }
         state.has_stored_any |= any_stored;
         state.note_answers(any_stored);

@@ -216,20 +216,25 @@ fn a_server_that_reads_and_never_answers_has_each_event_once() {
     let server = Server::start_with(folder.path(), &[]);
     let (listener, proxy) = (Listener::of(&server), Proxy::start(server.port()));
     let recorder = patient(core(quick(proxy.url())));
-    // As much may be in flight as the connection carried in a while: many events, not the round trip of one.
-    assert_eq!(Told::of(record(&recorder, 0..2_000)).read.len(), 2_000);
-    proxy.swallow(Way::ToClient);
-    let began = Instant::now();
-    let silent = record(&recorder, 2_000..2_200);
-    noticed(began, &["has not confirmed", "no answer", "was lost"], || recorder.health());
-    proxy.heal();
-    proxy.cut();
-    let told = Told::of(silent);
-    assert!(told.uncertain.len() >= 100, "nobody said anything of them: {}", told.read.len());
-    let rest = Told::of(record(&recorder, 2_200..2_300));
-    assert_eq!(rest.read.len(), 100);
+    let (mut end, mut unanswered) = (0, Vec::new());
+    // As much may be in flight as the connection carried in a while: many events, not the round trip of one. On a busy machine that
+    // was less in some rounds.
+    while unanswered.last().is_none_or(|events| *events < 100) {
+        assert!(unanswered.len() < 10, "in flight without an answer: {unanswered:?}");
+        let (first, silent, rest) = (end, end + 2_000, end + 2_200);
+        end += 2_300;
+        assert_eq!(Told::of(record(&recorder, first..silent)).read.len(), 2_000);
+        proxy.swallow(Way::ToClient);
+        let began = Instant::now();
+        let silent = record(&recorder, silent..rest);
+        noticed(began, &["has not confirmed", "no answer", "was lost"], || recorder.health());
+        proxy.heal();
+        proxy.cut();
+        unanswered.push(Told::of(silent).uncertain.len());
+        assert_eq!(Told::of(record(&recorder, rest..end)).read.len(), 100);
+    }
     // What the old connection still carried and what the new one carries may overtake each other on the way.
-    let (mut arrived, mut sent) = (listener.payloads(), (0..2_300).map(payload).collect::<Vec<_>>());
+    let (mut arrived, mut sent) = (listener.payloads(), (0..end).map(payload).collect::<Vec<_>>());
     arrived.sort();
     sent.sort();
     assert!(arrived == sent, "each once: {}", arrived.len());

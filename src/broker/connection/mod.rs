@@ -17,6 +17,7 @@ mod remarks;
 mod tls;
 
 pub use address_file::address_in;
+pub(crate) use backoff::Pauses;
 pub use cluster::Cluster;
 pub(super) use denials::Denials;
 pub(super) use flush::{FlushObserver, Flusher};

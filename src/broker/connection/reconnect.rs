@@ -62,6 +62,12 @@ impl Reconnect {
         self.backoff.opened();
     }
 
+    /// Called when a session was opened: within what time other clients of the server that have these settings, and lost it at the
+    /// same time, have opened theirs. Zero if they need not have lost it.
+    pub fn others_need(&self) -> Duration {
+        self.backoff.others_need()
+    }
+
     /// The session has done some of its work.
     pub fn productive(&mut self) {
         self.backoff.productive();

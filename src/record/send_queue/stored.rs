@@ -122,6 +122,8 @@ impl State {
 mod tests {
     use super::*;
     use crate::broker::{Acknowledgement, EventSource, PublishResult, Rejection};
+    use crate::event_id::narrowed;
+    use crate::record::Overflow;
     use crate::record::send_queue::source::SendQueueSource;
     use crate::record::send_queue::{Bounds, SettleResult, Settled};
 
@@ -197,6 +199,51 @@ mod tests {
         assert_eq!(source.take().expect("one").iter().map(|outgoing| outgoing.number).collect::<Vec<_>>(), [100_000]);
         let _ = refuse(100_000);
         assert_eq!(settled(&results), [], "nothing else waits");
+    }
+
+    #[test]
+    fn no_number_is_sent_before_the_one_a_width_below_has_its_outcome() {
+        const WIDTH: u64 = 64;
+        let bounds = Bounds {
+            events: 1_000,
+            bytes: 1_000_000,
+            window: 1_000,
+            window_bytes: 1_000_000,
+            resend_window: Duration::MAX,
+            flush_timeout: None,
+            patience: None,
+        };
+        // This queue gives the numbers itself. The other gets them, with gaps.
+        let numbering = Arc::new(SendQueue::new(bounds, 1_000));
+        for _ in 0..300 {
+            numbering.enqueue(Event::new("a", "x"), Overflow::Refuse).expect("there is room");
+        }
+        let stored = Arc::new(SendQueue::new(bounds, 1_000));
+        stored.enqueue_stored((0..300).map(|number| (number + number / 10, Event::new("a", "x"), None)));
+        for queue in [numbering, stored] {
+            let mut source = queue.connect(1_000);
+            let mut take = || {
+                queue.interrupt();
+                let batch = narrowed::within(WIDTH, || source.take().expect("the connection is the current one"));
+                batch.iter().map(|outgoing| outgoing.number).collect::<Vec<_>>()
+            };
+            let acknowledge = |numbers: &[u64]| {
+                let stored = Acknowledgement::ByStream { stream: "S".into(), sequence: None, duplicate: false };
+                let answer = |number: &u64| PublishResult { number: *number, result: Ok(stored.clone()) };
+                let _ = queue.settle(numbers.iter().map(answer).collect(), Duration::ZERO);
+            };
+            let mut rounds = 0;
+            let mut sent = take();
+            while let [oldest, others @ ..] = &sent[..] {
+                assert!(others.last().is_none_or(|last| last - oldest < WIDTH), "{sent:?}");
+                acknowledge(others);
+                assert_eq!(take(), [0_u64; 0], "{oldest} has no outcome yet");
+                acknowledge(&[*oldest]);
+                sent = take();
+                rounds += 1;
+            }
+            assert!(rounds >= 5 && queue.state.lock().pending.is_empty(), "{rounds}");
+        }
     }
 
     #[test]

@@ -299,6 +299,35 @@ fn a_slow_connection_gets_no_more_than_it_carries() {
 }
 
 #[test]
+fn one_late_answer_halves_the_window_at_most() {
+    let bounds = Bounds {
+        events: 99,
+        bytes: 90_000,
+        window: 99,
+        window_bytes: 16_000,
+        resend_window: MINUTE,
+        flush_timeout: Some(Duration::from_hours(4)),
+        patience: None,
+    };
+    let queue = Arc::new(SendQueue::new(bounds, 90_000));
+    let mut source = queue.connect(90_000);
+    let mut answered_after = |number: u64, wait: Duration| {
+        let _entry = enqueue(&queue, &"x".repeat(999));
+        assert_eq!(numbers(&mut source), [number]);
+        queue.state.lock().pending.values_mut().for_each(|pending| {
+            pending.sent.iter_mut().for_each(|sent| sent.last -= wait);
+        });
+        settle(&queue, vec![kept(number)]);
+        queue.state.lock().window_bytes
+    };
+    // A kilobyte an hour.
+    let late = Duration::from_hours(1);
+    assert_eq!((0..4).map(|number| answered_after(number, late)).collect::<Vec<_>>(), [8_000, 4_000, 2_000, 1_000]);
+    assert!(answered_after(4, late) < 1_000, "the speed of the connection is the bound");
+    assert_eq!(answered_after(5, Duration::ZERO), 16_000);
+}
+
+#[test]
 fn failures_are_kept_within_the_bounds_of_the_buffer() {
     let queue = queue();
     for payload in ["x", "y", "z"] {
