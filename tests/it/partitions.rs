@@ -253,7 +253,13 @@ fn partitions_of_an_interest_stream_keep_what_no_collector_has_stored() {
     all.drain();
     all.hold_exactly(&published);
     eventually("the stream to drop what both have", || (fixture.server.messages("CHAT") == 0).then_some(()));
-    refused(all.command(0, &["repartition"]).env("CATCHMENT_BROKER__PARTITIONS", "3"), 1, &["interest retention"]);
+    let interest = "stream CHAT has interest retention: it would drop events of a partition without a collector";
+    refused(
+        all.command(0, &["repartition"]).env("CATCHMENT_BROKER__PARTITIONS", "3"),
+        1,
+        &[interest, "limits retention"],
+    );
+    assert_eq!(printed(&mut all.command(0, &["repartition"])), "stream CHAT has 2 partitions already\n");
 }
 
 #[test]
