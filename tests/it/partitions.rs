@@ -172,6 +172,20 @@ fn a_partition_that_cannot_be_collected_is_refused_at_the_start_and_by_check() {
         1,
         &["stream CHAT has 4 partitions, and broker.partitions is not set; set broker.partitions = 4"],
     );
+    // All of the stream can be collected, with the numbers before the subjects: that is told.
+    let whole = fixture.file("whole.toml", "[broker]\nstream = 'CHAT'\n");
+    let whole = |command: &str| {
+        fixture.command(&[command, "--config", &whole, "--server", &fixture.server.url(), "--database", "w.db"])
+    };
+    let told =
+        "stream CHAT has 4 partitions, and broker.partitions is not set: each subject is collected with the number";
+    assert!(
+        String::from_utf8_lossy(&output(&mut whole("check")).stdout)
+            .contains(&format!("critical  stream       {told}"))
+    );
+    let collector = Collector::start(whole("run"), &fixture.path("whole.log"));
+    collector.said(told);
+    assert!(collector.stop().success());
     // A stream without them.
     fixture.server.make_stream("PLAIN", &["plain.>"]);
     let plain = "stream PLAIN has no partitions, and broker.partitions is 4; remove broker.partitions";
