@@ -451,7 +451,7 @@ fn a_query_asks_every_partition_and_says_which_did_not_answer() {
     let done = ask(&["--all", "ask.bad"]);
     let said = stderr(&done);
     assert!(
-        !done.status.success() && said.contains("ask.bad: rows are missing: partition 0: query ask.bad: "),
+        !done.status.success() && said.contains("ask.bad: rows are missing: partitions 0, 1, 2: query ask.bad: "),
         "{said}"
     );
     // Discovery names each.
