@@ -358,6 +358,19 @@ fn what_was_published_before_there_were_partitions_is_not_passed_over() {
     let mut expected: Vec<String> = before.iter().chain(&after).map(|(_, payload)| payload.clone()).collect();
     expected.sort();
     assert_eq!(found, expected);
+    // A replay of the partition does not read what was stored before, and verify does not say that it is gone.
+    let compared = printed(&mut all.command(0, &["verify"]));
+    assert!(
+        compared.contains("30 rows whose message the stream no longer has, or has from before it had partitions"),
+        "{compared}"
+    );
+    let replay = ["replay", "--all", "--into", "new.db", "--swap"];
+    let lost = "it has what new.db lacks: events of stream CHAT from before it had partitions, up to 30";
+    ends(&mut all.command(0, &replay), 1, &[lost]);
+    assert!(oracle::count(all.database(0)) > 30, "the database is unchanged");
+    // The other database never had them.
+    let replayed = output(&mut all.command(1, &["replay", "--all", "--into", "other.db", "--swap"]));
+    assert!(replayed.status.success(), "{}", stderr(&replayed));
     // Nor is it forgotten which partition it is.
     refused(&mut alone(), 1, &["it has partition 0 of stream CHAT, and the settings are without partitions"]);
 }
