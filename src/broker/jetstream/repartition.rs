@@ -37,7 +37,7 @@ pub struct Repartitioned {
 /// may not change it.
 pub fn repartition(config: &BrokerConfig) -> Result<Repartitioned, Error> {
     let Some(wanted) = config.partitions else {
-        let remedy = "set it to the number of partitions that the stream is to have";
+        let remedy = "set it to the number of partitions that the stream is to have, as broker.partitions = 4";
         return Err(Error::config("broker.partitions", "is not set").with_remedy(remedy));
     };
     let denials = Denials::default();
