@@ -17,6 +17,8 @@ pub enum BrokerUse {
     Read,
     /// `catchment replay`.
     Replay,
+    /// `catchment repartition`.
+    Repartition,
 }
 
 /// Publish or subscribe.
@@ -72,7 +74,8 @@ pub fn permissions(config: &Config, of: BrokerUse) -> Vec<Permission> {
         (BrokerUse::Check, Mode::Jetstream) => list.check(),
         (BrokerUse::Read, Mode::Jetstream) => list.read(),
         (BrokerUse::Replay, Mode::Jetstream) => list.replay(),
-        (BrokerUse::Check | BrokerUse::Read | BrokerUse::Replay, Mode::Core) => list,
+        (BrokerUse::Repartition, Mode::Jetstream) => list.repartition(),
+        (BrokerUse::Check | BrokerUse::Read | BrokerUse::Replay | BrokerUse::Repartition, Mode::Core) => list,
     };
     let mut all = list.inbox().permissions;
     // Queries and a full buffer both publish to inboxes.
@@ -254,6 +257,14 @@ impl List<'_> {
             .of_consumer("INFO", "", "watch the consumer")
             .of_consumer("DELETE", "", "delete the consumer at the end")
             .of_consumer("MSG.NEXT", NO_REQUEST, "receive events")
+    }
+
+    fn repartition(self) -> Self {
+        self.of_stream("STREAM.INFO", "", "how the stream is divided now").of_stream(
+            "STREAM.UPDATE",
+            NO_REQUEST,
+            "change its subject_transform",
+        )
     }
 
     fn check(self) -> Self {

@@ -4,7 +4,7 @@ mod merge;
 mod row;
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 
 use crate::Config;
@@ -119,7 +119,7 @@ impl Query {
     ) -> anyhow::Result<()> {
         let ask = |broker: &BrokerConfig| broker::ask_partitions(broker, &self.subject, request.to_vec(), only);
         let PartitionReplies { partitions, mut of_partitions, of_whole } = self.ask(settings, config, ask)?;
-        let (mut rows, mut silent, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rows, mut silent, mut errors) = (Vec::new(), Vec::new(), BTreeMap::<String, Vec<u32>>::new());
         let wanted = match (of_whole, only) {
             (Some(_), Some(_)) => anyhow::bail!("{}: the collector that answers has no partitions", self.subject),
             (Some(reply), None) => {
@@ -136,14 +136,15 @@ impl Query {
             match of_partitions.remove(&number).map(|reply| self.answer(reply)) {
                 None => silent.push(number),
                 Some(Ok(Answer::Rows(more))) => rows.extend(more),
-                Some(Ok(Answer::Other(_))) => failed.push(format!("partition {number}: its reply has no rows")),
-                Some(Err(error)) => failed.push(format!("partition {number}: {error}")),
+                Some(Ok(Answer::Other(_))) => errors.entry("its reply has no rows".into()).or_default().push(number),
+                Some(Err(error)) => errors.entry(error.to_string()).or_default().push(number),
             }
         }
         if let Some(column) = &self.order {
             merge::sort(&mut rows, column, self.descending)?;
         }
         rows.truncate(self.limit.unwrap_or(usize::MAX));
+        let mut failed = merge::failures(errors);
         if !silent.is_empty() {
             let within = humantime::format_duration(config.broker.timeout);
             failed.insert(0, format!("no answer of {} within {within}", merge::shown(&silent)));

@@ -7,6 +7,7 @@ use clap::Args;
 use super::output::Output;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use crate::broker::{self, Repartitioned};
+use crate::counted;
 
 /// Give a stream that is there as many partitions as broker.partitions says
 ///
@@ -20,8 +21,8 @@ pub struct Repartition {
     #[command(flatten)]
     broker: BrokerArgs,
 
-    /// Print JSON: {"stream", "before", "now", "last"}; before is null if there were none, last is the last sequence of the stream before
-    /// the change
+    /// Print JSON: {"stream", "before", "now", "last"}; before is null if there were none, last is the last sequence of the stream when
+    /// the number was changed
     #[arg(short, long)]
     json: bool,
 }
@@ -31,7 +32,7 @@ impl Repartition {
         let config = settings.for_broker(&self.database, &self.broker)?;
         config.validate()?;
         let stream = &config.broker.stream;
-        let Repartitioned { before, now, last } = broker::repartition(&config.broker)?;
+        let Repartitioned { before, now, last, consumers } = broker::repartition(&config.broker)?;
         let mut output = Output::optional();
         if self.json {
             writeln!(
@@ -60,6 +61,14 @@ impl Repartition {
             writeln!(
                 output,
                 "the stream may still have events in {gone}: let their collectors finish before they stop"
+            )?;
+        }
+        if before.is_none() && consumers > 0 {
+            let counted = counted(consumers, "consumer");
+            writeln!(
+                output,
+                "the stream has {counted}: a filter needs the number of the partition before the subject, as in *.{}",
+                config.broker.filters().first().map_or(">", String::as_str)
             )?;
         }
         Ok(output.flush()?)

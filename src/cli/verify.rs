@@ -86,7 +86,7 @@ impl Verify {
         if self.json {
             writeln!(output, "{}", json(&report))?;
         } else {
-            print(&mut output, &report)?;
+            print(&mut output, &report, config.broker.partitions)?;
         }
         output.flush()?;
         if report.is_sound() { Ok(()) } else { Err(ExitStatus(1).into()) }
@@ -104,7 +104,7 @@ fn explained(error: Error, settings: &Settings, config: &Config) -> anyhow::Erro
     starting::with_way_out(failure::of_start(settings.with_line(error, config)), config)
 }
 
-fn print(output: &mut Output, report: &VerifyReport) -> anyhow::Result<()> {
+fn print(output: &mut Output, report: &VerifyReport, partitions: Option<u32>) -> anyhow::Result<()> {
     let VerifyReport { stream, range: (first, last), .. } = report;
     if !report.is_collected {
         writeln!(output, "nothing of stream {stream}, as it is now, was collected: nothing to compare")?;
@@ -124,8 +124,13 @@ fn print(output: &mut Output, report: &VerifyReport) -> anyhow::Result<()> {
     for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
         writeln!(output, "  {} {what}", HumanCount(count))?;
     }
+    let only_stored = if partitions.is_some() {
+        "rows whose message the stream no longer has, or has from before it had partitions"
+    } else {
+        "rows whose message the stream no longer has"
+    };
     let others = [
-        (report.counts.only_stored, "rows whose message the stream no longer has"),
+        (report.counts.only_stored, only_stored),
         (report.counts.of_earlier_epochs, "rows of earlier streams of this name"),
         (report.lost_before, "events were lost before they were collected: catchment gaps lists them"),
     ];

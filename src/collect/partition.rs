@@ -6,7 +6,7 @@ use crate::error::{BrokerFault, Error};
 use crate::pipeline::{EpochProgress, Mark};
 use crate::store::Database;
 
-/// Notes the partition in the database. Events from before the stream had partitions are in none of them: a database that has collected
+/// Notes the partition in the database, and how far it has the stream from before that. Events from before the stream had partitions are in none of them: a database that has collected
 /// some of them must have all, and for a new one that is logged.
 ///
 /// # Errors
@@ -33,5 +33,5 @@ pub(super) fn begin(config: &BrokerConfig, database: &Database, history: &[Epoch
             "broker: {what}: such messages are in no partition, and only a collector without broker.partitions collects them"
         );
     }
-    database.note_partition(config)
+    database.note_partition(config, after)
 }

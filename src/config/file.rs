@@ -201,7 +201,8 @@ fn parse(text: &str, place: impl Fn(usize) -> String) -> Result<(Config, Table),
 }
 
 /// What the parsers expect, and the words of the file for it.
-const EXPECTED: [(&str, &str); 10] = [
+const EXPECTED: [(&str, &str); 11] = [
+    ("u32", "a whole number"),
     ("usize", "a whole number"),
     ("u64", "a whole number"),
     ("integer overflow", "a whole number"),
@@ -429,12 +430,12 @@ mod tests {
 
     #[test]
     fn no_refusal_has_the_words_of_a_parser() {
-        let keys = "prefix unmatched broker broker.servers broker.user broker.creds broker.mode broker.create_stream \
+        let keys = "prefix unmatched broker broker.partitions broker.servers broker.user broker.creds broker.mode broker.create_stream \
                     broker.timeout broker.tls broker.tls.ca broker.prefetch.events broker.prefetch.bytes \
                     broker.core.overflow database.writers batch.max_bytes service.threads route query";
         let values =
             "99999999999999999999 -1 1.5 true 'many' '' [] [1] {} {a=1} 2026-01-01 nan 0x 'a 9223372036854775807";
-        let parsers = "usize u64 i64 i128 struct sequence map parsable overflow variant field path only Config floating \
+        let parsers = "usize u32 u64 i64 i128 struct sequence map parsable overflow variant field path only Config floating \
                        wanted element";
         let mut refused = 0;
         for key in keys.split(' ') {
@@ -461,6 +462,10 @@ mod tests {
             ("[broker]\ntimeout = 'soon'", "line 2: \"soon\" is not valid; expected a duration, as \"5s\""),
             ("[batch]\nmax_bytes = 'many'", "line 2: \"many\" is not valid; expected a size, as \"4MiB\""),
             ("[batch]\nmax_bytes = -1", "line 2: `-1` is too small or too large; expected a whole number, at least 0"),
+            (
+                "[broker]\npartitions = -1",
+                "line 2: `-1` is too small or too large; expected a whole number, at least 0",
+            ),
             ("[database]\nwriters = 'x'", "line 2: expected a whole number, found a string"),
             ("[database]\npath = 1", "line 2: expected a path, as a string, found a whole number"),
             ("[broker]\npassword = 1234", "line 2: expected a string, found a whole number"),

@@ -274,7 +274,7 @@ impl Filling<'_> {
             None => opened?,
         };
         database.must_have_partition(broker)?;
-        database.note_partition(broker)?;
+        database.note_partition(broker, 0)?;
         if let Some((note, before)) = &begins {
             database.begin_replay(note, *before)?;
         }

@@ -154,7 +154,7 @@ pub(super) fn followed(path: &Path) -> PathBuf {
     }
 }
 
-fn inode(path: &Path) -> Option<(u64, u64)> {
+pub(super) fn inode(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 

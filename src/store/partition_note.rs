@@ -18,6 +18,11 @@ fn key(stream: &str) -> String {
     format!("partition of {stream}")
 }
 
+/// The key of the note how far the stream was collected before it had partitions.
+fn undivided_key(stream: &str) -> String {
+    format!("undivided of {stream}")
+}
+
 /// The note for these settings; `None` without partitions.
 fn of(broker: &BrokerConfig) -> Option<String> {
     broker.partitions?;
@@ -27,6 +32,12 @@ fn of(broker: &BrokerConfig) -> Option<String> {
 pub(super) fn read(connection: &Connection, stream: &str) -> rusqlite::Result<Option<String>> {
     let sql = "SELECT value FROM catchment_meta WHERE key = ?";
     connection.query_row(sql, [key(stream)], |row| row.get(0)).optional()
+}
+
+/// The sequence up to which the database has the stream from before it had partitions. A replay of its partition does not read these events.
+pub(super) fn read_undivided(connection: &Connection, stream: &str) -> rusqlite::Result<Option<u64>> {
+    let sql = "SELECT CAST(value AS INTEGER) FROM catchment_meta WHERE key = ?";
+    connection.query_row(sql, [undivided_key(stream)], |row| row.get(0)).optional()
 }
 
 /// Refuses settings with another partition than the noted one.
@@ -64,17 +75,27 @@ impl Database {
         Ok(noted.is_some())
     }
 
-    /// Notes the partition of the settings, if they have one.
+    /// Notes the partition of the settings, if they have one, and that the database has the stream up to this sequence from before that.
     ///
     /// # Errors
     ///
     /// [`Error::Database`] when it cannot be written.
-    pub fn note_partition(&self, broker: &BrokerConfig) -> Result<(), Error> {
+    pub fn note_partition(&self, broker: &BrokerConfig, undivided: u64) -> Result<(), Error> {
         let Some(note) = of(broker) else { return Ok(()) };
         let connection = self.connect()?;
-        let sql = "INSERT OR IGNORE INTO catchment_meta(key, value) VALUES (?, ?)";
-        let done = connection.sqlite.execute(sql, params![key(&broker.stream), note]);
-        done.map(drop).map_err(|e| database_error(self.file().path(), e))
+        let mut notes = vec![(key(&broker.stream), note)];
+        if undivided > 0 {
+            notes.push((undivided_key(&broker.stream), undivided.to_string()));
+        }
+        let insert = || {
+            let transaction = connection.sqlite.unchecked_transaction()?;
+            for (key, value) in notes {
+                let sql = "INSERT OR IGNORE INTO catchment_meta(key, value) VALUES (?, ?)";
+                transaction.execute(sql, params![key, value])?;
+            }
+            transaction.commit()
+        };
+        insert().map_err(|e| database_error(self.file().path(), e))
     }
 }
 
@@ -93,11 +114,14 @@ mod tests {
         let (none, all, first, second) =
             (broker(None, None), broker(Some(2), None), broker(Some(2), Some(0)), broker(Some(2), Some(1)));
         let refused = |broker: &BrokerConfig| database.must_have_partition(broker).err().map(|error| error.to_string());
-        database.note_partition(&none).expect("nothing to note");
+        database.note_partition(&none, 7).expect("nothing to note");
         for broker in [&none, &all, &first, &second] {
             assert_eq!(database.must_have_partition(broker).ok(), Some(false), "nothing is noted yet");
         }
-        database.note_partition(&second).expect("notes");
+        database.note_partition(&second, 7).expect("notes");
+        let undivided =
+            |stream: &str| read_undivided(&database.connect().expect("connects").sqlite, stream).expect("reads");
+        assert_eq!((undivided("EVENTS"), undivided("OTHER")), (Some(7), None));
         assert_eq!(database.must_have_partition(&second).ok(), Some(true));
         assert_eq!(refused(&broker(Some(4), Some(1))), None, "their number may change");
         assert!(refused(&first).is_some_and(|said| {

@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::read_connection::ReadConnection;
-use super::{ledger, replay_note, schema};
+use super::{ledger, partition_note, replay_note, schema};
 use crate::counted;
 use crate::error::Error;
 use crate::pipeline::{EpochProgress, Gap, Gaps};
@@ -42,6 +42,9 @@ pub fn lost_by_swap(live: &Path, new: &Path, stream: &str) -> Result<(Vec<String
         for progress in others.iter().filter(|progress| progress.mark.sequence > 0) {
             let (created, end) = (&progress.epoch.created, progress.mark.sequence);
             lost.push(format!("events of the stream {stream} that was created at {created}, up to {end}"));
+        }
+        if let Some(end) = partition_note::read_undivided(connection, stream)? {
+            lost.push(format!("events of stream {stream} from before it had partitions, up to {end}"));
         }
         lost.extend(other_streams(connection, stream)?);
         let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, u64>(0));

@@ -172,6 +172,20 @@ fn a_partition_that_cannot_be_collected_is_refused_at_the_start_and_by_check() {
         1,
         &["stream CHAT has 4 partitions, and broker.partitions is not set; set broker.partitions = 4"],
     );
+    // All of the stream can be collected, with the numbers before the subjects: that is told.
+    let whole = fixture.file("whole.toml", "[broker]\nstream = 'CHAT'\n");
+    let whole = |command: &str| {
+        fixture.command(&[command, "--config", &whole, "--server", &fixture.server.url(), "--database", "w.db"])
+    };
+    let told =
+        "stream CHAT has 4 partitions, and broker.partitions is not set: each subject is collected with the number";
+    assert!(
+        String::from_utf8_lossy(&output(&mut whole("check")).stdout)
+            .contains(&format!("critical  stream       {told}"))
+    );
+    let collector = Collector::start(whole("run"), &fixture.path("whole.log"));
+    collector.said(told);
+    assert!(collector.stop().success());
     // A stream without them.
     fixture.server.make_stream("PLAIN", &["plain.>"]);
     let plain = "stream PLAIN has no partitions, and broker.partitions is 4; remove broker.partitions";
@@ -253,7 +267,13 @@ fn partitions_of_an_interest_stream_keep_what_no_collector_has_stored() {
     all.drain();
     all.hold_exactly(&published);
     eventually("the stream to drop what both have", || (fixture.server.messages("CHAT") == 0).then_some(()));
-    refused(all.command(0, &["repartition"]).env("CATCHMENT_BROKER__PARTITIONS", "3"), 1, &["interest retention"]);
+    let interest = "stream CHAT has interest retention: it would drop events of a partition without a collector";
+    refused(
+        all.command(0, &["repartition"]).env("CATCHMENT_BROKER__PARTITIONS", "3"),
+        1,
+        &[interest, "limits retention"],
+    );
+    assert_eq!(printed(&mut all.command(0, &["repartition"])), "stream CHAT has 2 partitions already\n");
 }
 
 #[test]
@@ -338,6 +358,19 @@ fn what_was_published_before_there_were_partitions_is_not_passed_over() {
     let mut expected: Vec<String> = before.iter().chain(&after).map(|(_, payload)| payload.clone()).collect();
     expected.sort();
     assert_eq!(found, expected);
+    // A replay of the partition does not read what was stored before, and verify does not say that it is gone.
+    let compared = printed(&mut all.command(0, &["verify"]));
+    assert!(
+        compared.contains("30 rows whose message the stream no longer has, or has from before it had partitions"),
+        "{compared}"
+    );
+    let replay = ["replay", "--all", "--into", "new.db", "--swap"];
+    let lost = "it has what new.db lacks: events of stream CHAT from before it had partitions, up to 30";
+    ends(&mut all.command(0, &replay), 1, &[lost]);
+    assert!(oracle::count(all.database(0)) > 30, "the database is unchanged");
+    // The other database never had them.
+    let replayed = output(&mut all.command(1, &["replay", "--all", "--into", "other.db", "--swap"]));
+    assert!(replayed.status.success(), "{}", stderr(&replayed));
     // Nor is it forgotten which partition it is.
     refused(&mut alone(), 1, &["it has partition 0 of stream CHAT, and the settings are without partitions"]);
 }
@@ -431,7 +464,7 @@ fn a_query_asks_every_partition_and_says_which_did_not_answer() {
     let done = ask(&["--all", "ask.bad"]);
     let said = stderr(&done);
     assert!(
-        !done.status.success() && said.contains("ask.bad: rows are missing: partition 0: query ask.bad: "),
+        !done.status.success() && said.contains("ask.bad: rows are missing: partitions 0, 1, 2: query ask.bad: "),
         "{said}"
     );
     // Discovery names each.

@@ -160,6 +160,8 @@ pub(super) struct StreamState {
     #[serde(default)]
     pub(super) deleted: Option<Vec<u64>>,
     #[serde(default)]
+    pub(super) consumer_count: u64,
+    #[serde(default)]
     pub(super) num_subjects: u64,
     /// The number of messages of each subject, if the request asked for it.
     #[serde(default)]

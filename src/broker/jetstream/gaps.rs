@@ -256,6 +256,7 @@ mod tests {
             last_seq: 100,
             num_deleted,
             deleted: Some(deleted.to_vec()),
+            consumer_count: 0,
             num_subjects: 0,
             subjects: None,
         }

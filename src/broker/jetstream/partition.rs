@@ -6,6 +6,7 @@
 
 use super::api_types::{StreamConfig, SubjectTransform};
 use super::obstacle::Obstacle;
+use super::retention::INTEREST;
 use crate::broker::connection::ServerInfo;
 use crate::config::BrokerConfig;
 use crate::hint;
@@ -126,6 +127,31 @@ pub(super) fn with_number(transform: &SubjectTransform, partitions: u32) -> Opti
     Some(SubjectTransform { src: transform.src.clone(), dest: format!("{name}({partitions}{others}.{rest}") })
 }
 
+/// Why this stream cannot be given partitions, or another number of them; `None` if it can.
+pub(super) fn fixed(name: &str, stream: &StreamConfig) -> Option<Obstacle> {
+    if stream.mirror.is_some() {
+        let what = format!("stream {name} is a mirror: a mirror has no partitions");
+        return Some(Obstacle::new(what, "give partitions to the stream that it mirrors"));
+    }
+    if stream.retention == INTEREST {
+        let what =
+            format!("stream {name} has interest retention: it would drop events of a partition without a collector");
+        return Some(Obstacle::new(
+            what,
+            "make another stream with broker.partitions, or give this one limits retention",
+        ));
+    }
+    let has_room = match layout(stream) {
+        Layout::Partitions(_) => true,
+        Layout::Undivided => stream.subject_transform.is_none(),
+        Layout::Unusable(_) => false,
+    };
+    (!has_room).then(|| {
+        let what = format!("stream {name} has a subject_transform of its own, and a stream can have only one");
+        Obstacle::new(what, "remove it (nats stream edit), or make another stream with broker.partitions")
+    })
+}
+
 /// Why a stream with these settings cannot be collected with the configured partitions; `None` if it can. Without `broker.partitions`
 /// nothing is wrong here: its subjects are those that it stores.
 pub(super) fn obstacle(config: &BrokerConfig, stream: &StreamConfig) -> Option<Obstacle> {
@@ -134,7 +160,12 @@ pub(super) fn obstacle(config: &BrokerConfig, stream: &StreamConfig) -> Option<O
         Layout::Partitions(number) if number == wanted => return None,
         Layout::Partitions(number) => Obstacle::new(
             format!("stream {name} has {number} partitions, and broker.partitions is {wanted}"),
-            format!("set broker.partitions = {number}; to change the stream: {}", hint::command("repartition")),
+            match fixed(name, stream) {
+                None => {
+                    format!("set broker.partitions = {number}; to change the stream: {}", hint::command("repartition"))
+                }
+                Some(_) => format!("set broker.partitions = {number}"),
+            },
         ),
         Layout::Undivided if stream.mirror.is_some() => Obstacle::new(
             format!("stream {name} is a mirror, and broker.partitions is {wanted}: a mirror has no partitions"),
@@ -142,7 +173,12 @@ pub(super) fn obstacle(config: &BrokerConfig, stream: &StreamConfig) -> Option<O
         ),
         Layout::Undivided => Obstacle::new(
             format!("stream {name} has no partitions, and broker.partitions is {wanted}"),
-            format!("remove broker.partitions, or give it partitions: {}", hint::command("repartition")),
+            match fixed(name, stream) {
+                None => format!("remove broker.partitions, or give it partitions: {}", hint::command("repartition")),
+                Some(fixed) => {
+                    format!("remove broker.partitions; the stream cannot be given partitions: {}", fixed.what)
+                }
+            },
         ),
         Layout::Unusable(why) => Obstacle::new(
             format!("stream {name} cannot be collected by partitions: {why}"),
@@ -288,6 +324,11 @@ mod tests {
             of(2, &undivided)
                 .is_some_and(|said| said.starts_with("stream S has no partitions, and broker.partitions is 2"))
         );
+        let renamed = stream(&["a.>"], "a.>", "b.>");
+        let said = of(2, &renamed).expect("refused");
+        assert!(said.contains("remove broker.partitions; the stream cannot be given partitions: stream S has a subject_transform of its own"), "{said}");
+        let kept = StreamConfig { retention: INTEREST.into(), ..four.clone() };
+        assert!(of(2, &kept).is_some_and(|said| said.ends_with("set broker.partitions = 4")), "no repartition");
         let changed = stream(&["a.>"], "a.>", "{{partition(2)}}.b.>");
         assert!(of(2, &changed).is_some_and(|said| said.contains("changes subjects; give it a destination")));
         assert_eq!(obstacle(&BrokerConfig::default(), &four), None, "without the setting");

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::api::Api;
 use super::api_error::{ApiError, code, to_error};
-use super::api_types::{StreamConfig, SubjectTransform};
+use super::api_types::{StreamConfig, StreamInfo, SubjectTransform};
 use super::obstacle::Obstacle;
 use super::partition::{self, Layout};
-use crate::broker::connection::{Cluster, Link};
+use super::stream::refusal;
+use crate::broker::broker_error;
+use crate::broker::connection::{Cluster, Denials, Link};
 use crate::config::BrokerConfig;
-use crate::error::Error;
+use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 
 /// What [`repartition`] has done.
@@ -19,8 +21,10 @@ pub struct Repartitioned {
     pub before: Option<u32>,
     /// How many it has now.
     pub now: u32,
-    /// The last sequence of the stream before the change: events up to it stay in the partitions that they have.
+    /// The last sequence of the stream when the number was changed: all later events are divided by the new one.
     pub last: u64,
+    /// How many consumers the stream has.
+    pub consumers: u64,
 }
 
 /// Gives the stream as many partitions as `broker.partitions` says. Only events that are published later are divided by the new number.
@@ -29,59 +33,51 @@ pub struct Repartitioned {
 ///
 /// # Errors
 ///
-/// [`Error::Config`] without `broker.partitions`. [`Error::Broker`]: the stream cannot have partitions, or its server refuses.
+/// [`Error::Config`] without `broker.partitions`. [`Error::Broker`]: the stream cannot have partitions, its server refuses, or this user
+/// may not change it.
 pub fn repartition(config: &BrokerConfig) -> Result<Repartitioned, Error> {
     let Some(wanted) = config.partitions else {
-        let remedy = "give the number of partitions that the stream is to have";
+        let remedy = "set it to the number of partitions that the stream is to have, as broker.partitions = 4";
         return Err(Error::config("broker.partitions", "is not set").with_remedy(remedy));
     };
-    let link = Link::open(&Arc::new(Cluster::new(config)?), &Signal::default())?;
-    let api = Api { link: &link, prefix: config.api_prefix(), timeout: config.timeout, stop: None };
-    let explain = |failure: ApiError| to_error(&link, config, &failure);
-    let refused = |what: String, remedy: &str| Obstacle::new(what, remedy).to_error(&link);
+    let denials = Denials::default();
+    let link = Link::open_with(&Arc::new(Cluster::new(config)?), &Signal::default(), Arc::new(denials.clone()))?;
+    let api = Api { link: &link, prefix: config.api_prefix(), timeout: config.timeout, stop: Some(denials.signal()) };
+    let explain = |failure: ApiError| match (&failure, denials.first()) {
+        (ApiError::NoAnswer(_), Some(denied)) => {
+            broker_error(&link.server().address, BrokerFault::Request, format!("this user {denied}"))
+                .with_remedy("allow it at the server; catchment check --permissions=repartition lists what is needed")
+        }
+        _ => to_error(&link, config, &failure),
+    };
     let name = &config.stream;
     let stream = match api.stream(name) {
         Err(failure) if failure.is_code(code::NO_STREAM) => {
-            return Err(refused(
-                format!("there is no stream {name}"),
-                "start a collector: it makes the stream with its partitions",
-            ));
+            let remedy = "start a collector: it makes the stream with its partitions";
+            return Err(Obstacle::new(format!("there is no stream {name}"), remedy).to_error(&link));
         }
         found => found.map_err(explain)?,
     };
-    if stream.config.mirror.is_some() {
-        return Err(refused(
-            format!("stream {name} is a mirror: a mirror has no partitions"),
-            "give partitions to the stream that it mirrors",
-        ));
-    }
-    if stream.config.retention != "limits" {
-        return Err(refused(
-            format!(
-                "stream {name} has {} retention: it would drop events of a partition without a collector",
-                stream.config.retention
-            ),
-            "make another stream with broker.partitions, or give this one limits retention",
-        ));
-    }
     let before = match partition::layout(&stream.config) {
         Layout::Partitions(number) => Some(number),
-        Layout::Undivided if stream.config.subject_transform.is_none() => None,
-        Layout::Undivided | Layout::Unusable(_) => {
-            return Err(refused(
-                format!("stream {name} has a subject_transform of its own, and a stream can have only one"),
-                "remove it (nats stream edit), or make another stream",
-            ));
-        }
+        Layout::Undivided | Layout::Unusable(_) => None,
     };
-    let done = Repartitioned { before, now: wanted, last: stream.state.last_seq };
+    let done = |stream: &StreamInfo| Repartitioned {
+        before,
+        now: wanted,
+        last: stream.state.last_seq,
+        consumers: stream.state.consumer_count,
+    };
     if before == Some(wanted) {
-        return Ok(done);
+        return Ok(done(&stream));
+    }
+    if let Some(obstacle) = refusal(config, &stream).or_else(|| partition::fixed(name, &stream.config)) {
+        return Err(obstacle.to_error(&link));
     }
     let transform = changed(name, wanted, &stream.config, &link)?;
     let updated = api.transform_subjects(name, &transform).map_err(explain)?;
     match partition::obstacle(config, &updated.config) {
-        None => Ok(done),
+        None => Ok(done(&updated)),
         Some(obstacle) => Err(obstacle.to_error(&link)),
     }
 }

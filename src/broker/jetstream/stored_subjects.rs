@@ -146,14 +146,24 @@ pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<O
     if let Some(obstacle) = partition::obstacle(config, stream) {
         return Some(obstacle);
     }
-    let (stored, filters) = (subjects(stream)?, partition::stored_filters(config));
     let name = &config.stream;
+    let unset = match partition::layout(stream) {
+        Layout::Partitions(number) if config.partitions.is_none() => {
+            Some((number, format!("stream {name} has {number} partitions, and broker.partitions is not set")))
+        }
+        _ => None,
+    };
+    if let (true, Some((number, what))) = (config.takes_all_of_stream(), &unset) {
+        let what = format!("{what}: each subject is collected with the number of its partition before it");
+        let remedy = format!("set broker.partitions = {number}; to keep the numbers: broker.subjects = [\">\"]");
+        return Some(Obstacle { what, remedy });
+    }
+    let (stored, filters) = (subjects(stream)?, partition::stored_filters(config));
     let empty: Vec<&str> = filters.iter().map(String::as_str).filter(|filter| !overlaps_any(filter, &stored)).collect();
     if !empty.is_empty() {
         let empty: Vec<&str> = empty.iter().map(|filter| partition::published(config, filter)).collect();
         let (empty, shown) = (empty.join(", "), stored.join(", "));
-        return Some(if let (None, Layout::Partitions(number)) = (config.partitions, partition::layout(stream)) {
-            let what = format!("stream {name} has {number} partitions, and broker.partitions is not set");
+        return Some(if let Some((number, what)) = unset {
             Obstacle { what, remedy: format!("set broker.partitions = {number}") }
         } else if config.partitions.is_none() && renames(stream) {
             let what = format!("stream {name} stores nothing on {empty}: it renames subjects, and stores {shown}");
@@ -281,6 +291,20 @@ mod tests {
         assert_eq!(mismatch_of(&[">"], &renamed), None);
         let aside = json!({ "subjects": ["e.>", "raw.>"], "subject_transform": { "src": "raw.>", "dest": "clean.>" } });
         assert_eq!(mismatch_of(&["e.>"], &aside), None, "renamed events are not collected");
+    }
+
+    #[test]
+    fn partitions_are_told_if_all_of_the_stream_is_collected_without_them() {
+        let divided = json!({ "subjects": ["a.>"], "subject_transform": { "src": ">", "dest": "{{partition(3)}}.>" } });
+        let config = BrokerConfig { stream: "S".into(), ..BrokerConfig::default() };
+        let of = |config: &BrokerConfig| mismatch(config, &stream(&divided)).map(|mismatch| mismatch.to_string());
+        let said = of(&config).expect("told");
+        let expected =
+            "stream S has 3 partitions, and broker.partitions is not set: each subject is collected with the number";
+        assert!(said.starts_with(expected) && said.contains("set broker.partitions = 3"), "{said}");
+        assert_eq!(of(&BrokerConfig { partitions: Some(3), ..config.clone() }), None);
+        assert_eq!(mismatch(&config, &stream(&json!({ "subjects": ["a.>"] }))), None, "a stream without partitions");
+        assert_eq!(mismatch_of(&[">"], &divided), None, "the way out that it names");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum CommandAtBroker {
     Read,
     /// replay
     Replay,
+    /// repartition
+    Repartition,
 }
 
 impl CommandAtBroker {
@@ -33,6 +35,7 @@ impl CommandAtBroker {
             Self::Check => BrokerUse::Check,
             Self::Read => BrokerUse::Read,
             Self::Replay => BrokerUse::Replay,
+            Self::Repartition => BrokerUse::Repartition,
         }
     }
 }

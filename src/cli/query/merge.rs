@@ -1,19 +1,24 @@
 //! Merges the rows of several partitions.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use anyhow::bail;
 
 use super::row::Row;
 use crate::store::Value;
 
-/// Sorts rows by a column, as SQLite sorts: NULL, numbers, text, blobs. Rows with equal values stay in their order.
+/// Sorts rows by a column, as SQLite sorts: NULL, numbers, text, blobs. Rows with equal values stay in their order. The case of the column's
+/// name does not count unless names differ only in it.
 ///
 /// # Errors
 ///
 /// Some row has no such column.
 pub(super) fn sort(rows: &mut [Row], column: &str, is_descending: bool) -> anyhow::Result<()> {
-    let place = |row: &Row| row.names.iter().position(|name| name == column);
+    let place = |row: &Row| {
+        let names = || row.names.iter();
+        names().position(|name| name == column).or_else(|| names().position(|name| name.eq_ignore_ascii_case(column)))
+    };
     if let Some(row) = rows.iter().find(|row| place(row).is_none()) {
         bail!("the rows have no column {column} to sort by; they have {}", row.names.join(", "));
     }
@@ -54,6 +59,13 @@ fn of_mixed(integer: i64, real: f64) -> Ordering {
         Ordering::Equal => integer.cmp(&(real as i64)),
         order => order,
     }
+}
+
+/// Errors with the partitions that have them, the lowest partition first: most errors are those of all partitions.
+pub(super) fn failures(errors: BTreeMap<String, Vec<u32>>) -> Vec<String> {
+    let mut errors: Vec<_> = errors.into_iter().collect();
+    errors.sort_by(|(_, one), (_, other)| one.cmp(other));
+    errors.iter().map(|(error, partitions)| format!("{}: {error}", shown(partitions))).collect()
 }
 
 /// `partition 2`, `partitions 1, 3`.
@@ -107,6 +119,28 @@ mod tests {
         let refused = sort(&mut rows(&[Value::Null]), "at", false).expect_err("must be refused").to_string();
         assert_eq!(refused, "the rows have no column at to sort by; they have n, v");
         assert!(sort(&mut [], "at", false).is_ok());
+    }
+
+    #[test]
+    fn the_case_of_a_column_counts_only_if_there_are_both() {
+        let mut both = [(2, 1), (1, 2)].map(|(upper, lower)| Row {
+            names: vec!["V".into(), "v".into()],
+            values: vec![Value::Integer(upper), Value::Integer(lower)],
+        });
+        sort(&mut both, "v", false).expect("sorts");
+        assert_eq!(both[0].values[0], Value::Integer(2));
+        sort(&mut both, "V", false).expect("sorts");
+        assert_eq!(both[0].values[0], Value::Integer(1));
+        let mut one = rows(&[Value::Integer(5), Value::Integer(4)]);
+        sort(&mut one, "V", false).expect("sorts");
+        assert_eq!(one[0].values[1], Value::Integer(4));
+    }
+
+    #[test]
+    fn an_error_of_several_partitions_is_said_once() {
+        let errors = [("z".to_owned(), vec![0, 2]), ("a".to_owned(), vec![1])];
+        assert_eq!(failures(errors.into()), ["partitions 0, 2: z", "partition 1: a"]);
+        assert_eq!(failures(BTreeMap::new()), Vec::<String>::new());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use rusqlite::{Connection, Error as SqliteError};
 use super::Reader;
 use crate::error::{DatabaseFault, Error};
 use crate::printable;
+use crate::store::database_file::inode;
 use crate::store::read_connection::ReadConnection;
 use crate::store::schema::quoted;
 
@@ -35,7 +36,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`]: there are too many, or one of them cannot be read.
+    /// [`Error::Database`]: there are too many, one is given twice, or one of them cannot be read.
     pub fn open_all(paths: &[&Path]) -> Result<Self, Error> {
         let [first, others @ ..] = paths else {
             return Err(Error::config("database.path", "no database is given"));
@@ -49,6 +50,16 @@ impl Reader {
             let (fault, path) = (DatabaseFault::Statement, first.to_path_buf());
             let error = Error::Database { fault, path, detail, remedy: None, source: None };
             return Err(error.with_remedy("give fewer, or read them in turn"));
+        }
+        for (number, path) in paths.iter().enumerate() {
+            // Its rows would be counted twice.
+            let file = inode(path);
+            if let Some(same) = paths[..number].iter().find(|other| file.is_some() && inode(other) == file) {
+                let detail = format!("it is given twice, also as {}", same.display());
+                let (fault, path) = (DatabaseFault::Statement, path.to_path_buf());
+                let error = Error::Database { fault, path, detail, remedy: None, source: None };
+                return Err(error.with_remedy("give each database once"));
+            }
         }
         for other in others {
             // Its error says what is wrong with the file.
@@ -232,6 +243,25 @@ mod tests {
             assert!(said.contains("0.db a, b; in ") && said.contains("1.db a, c; read it as main.lines"), "{said}");
         }
         assert_eq!(rows(&reader, "SELECT b FROM main.lines").expect("reads"), [[Value::Integer(2)]]);
+    }
+
+    #[test]
+    fn a_database_that_is_given_twice_is_refused() {
+        let (folder, mut paths) = databases(&["CREATE TABLE t(a)"; 2]);
+        let link = folder.path().join("link.db");
+        std::os::unix::fs::symlink(&paths[1], &link).expect("a link");
+        paths.push(link);
+        let said = open(&paths).expect_err("must be refused").to_string();
+        let first = paths[1].display();
+        assert!(
+            said.contains(&format!("link.db: it is given twice, also as {first}; give each database once")),
+            "{said}"
+        );
+        assert!(open(&paths[..2]).is_ok());
+        let said = open(&[paths[0].clone(), paths[0].clone()]).expect_err("must be refused").to_string();
+        assert!(said.contains("it is given twice"), "{said}");
+        let missing = folder.path().join("none.db");
+        assert!(open(&[missing.clone(), missing]).expect_err("must be refused").to_string().contains("no such file"));
     }
 
     #[test]

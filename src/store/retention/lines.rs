@@ -1,16 +1,21 @@
 //! An archive of lines of JSON, one for each row, as `catchment sql --format ndjson` prints them, except that infinities are kept.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::store::cell::Cell;
 use crate::store::json::{JsonRowWriter, LosslessJson};
 
 /// The most bytes beyond the mark that are compared: far more than the rows of a few transactions.
 const MOST_UNSETTLED: u64 = 256 << 20;
+
+/// How long to wait for another process, and how often to look.
+const LOCKED: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(5);
 
 /// As [`Archive::add`](super::archive::Archive::add). The mark is a length.
 pub(super) fn add(
@@ -19,6 +24,18 @@ pub(super) fn add(
     rows: &[Vec<Cell>],
     mark: Option<i64>,
     permissions: u32,
+) -> Result<i64, String> {
+    add_within(path, columns, rows, mark, permissions, LOCKED)
+}
+
+/// `patience` is how long to wait for another process that adds to the file.
+fn add_within(
+    path: &Path,
+    columns: &[String],
+    rows: &[Vec<Cell>],
+    mark: Option<i64>,
+    permissions: u32,
+    patience: Duration,
 ) -> Result<i64, String> {
     let on_error = |doing: &str, error: &std::io::Error| format!("archive {}: {doing} failed: {error}", path.display());
     let is_new = !path.exists();
@@ -30,6 +47,7 @@ pub(super) fn add(
         .mode(permissions)
         .open(path)
         .map_err(|e| on_error("opening it", &e))?;
+    lock(&file, patience).map_err(|e| on_error("locking it", &e) + "; nothing was deleted")?;
     let mut length = file.metadata().map_err(|e| on_error("reading it", &e))?.len();
     // A shorter file is another one: the old one was moved away.
     let mark = mark.and_then(|mark| u64::try_from(mark).ok()).filter(|mark| *mark <= length).unwrap_or(0);
@@ -79,6 +97,24 @@ pub(super) fn add(
         return Err(format!("archive {}: it has other bytes than were written; nothing was deleted", path.display()));
     }
     i64::try_from(end).map_err(|error| error.to_string())
+}
+
+/// Waits until no other process adds to the file: `catchment retain` beside a collector, or a collector with the same archive. Each would
+/// write where the file ended when it looked. The lock ends with the handle.
+fn lock(file: &File, patience: Duration) -> std::io::Result<()> {
+    let until = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(RETRY),
+            Err(TryLockError::WouldBlock) => {
+                return Err(std::io::Error::other(format!("another process has used it for {patience:?}")));
+            }
+            // A file system without locks.
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Ok(()) => return Ok(()),
+        }
+    }
 }
 
 fn read_at(file: &File, from: u64, to: u64) -> std::io::Result<Vec<u8>> {
@@ -140,6 +176,27 @@ mod tests {
         check(&path).expect("is one of ours");
         std::fs::write(&path, "SQLite format 3").expect("writes");
         assert!(check(&path).expect_err("is none").contains("something else"));
+    }
+
+    #[test]
+    fn nothing_is_added_while_another_process_adds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("old.ndjson");
+        let columns = ["id".to_owned(), "text".to_owned()];
+        let add = |patience| add_within(&path, &columns, &[row(1, "a")], None, 0o600, patience);
+        // As another process: a handle has a lock of its own.
+        let mut other = File::create(&path).expect("makes");
+        other.lock().expect("locks");
+        let refused = add(Duration::ZERO).expect_err("must be refused");
+        assert!(
+            refused.contains("locking it failed: another process has used it for 0ns; nothing was deleted"),
+            "{refused}"
+        );
+        other.write_all(b"{\"id\":7}\n").expect("writes");
+        drop(other);
+        add(Duration::ZERO).expect("adds");
+        add(Duration::ZERO).expect("the lock is free again");
+        assert_eq!(std::fs::read_to_string(&path).expect("reads"), "{\"id\":7}\n{\"id\":1,\"text\":\"a\"}\n");
     }
 
     #[test]

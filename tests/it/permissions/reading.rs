@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{Fixture, Lists, count};
 use crate::support::collector::{catchment, output, printed, stderr};
+use crate::support::server::needs;
 
 #[test]
 fn reading_the_stream_needs_each_of_its_permissions() {
@@ -50,6 +51,36 @@ fn replay_needs_each_of_its_permissions() {
             );
         } else {
             assert!(user != "full" && said.lines().count() == 1 && said.contains("this user may not "), "{said}");
+        }
+    });
+}
+
+#[test]
+fn repartition_needs_each_of_its_permissions() {
+    if !needs((2, 12), "partitions of whole subjects") {
+        return;
+    }
+    let mut fixture = Fixture::new("[broker]\npartitions = 2");
+    let lists = fixture.lists("repartition", &[]);
+    assert_eq!(lists.publish, ["$JS.API.STREAM.INFO.EVENTS", "$JS.API.STREAM.UPDATE.EVENTS"]);
+    fixture.needs_each(&lists, |fixture, user| {
+        if user == "full" {
+            fixture.server().make_stream("EVENTS", &["events.>"]);
+            // Finding out what is allowed changes nothing.
+            printed(&mut fixture.command(Some(user), &["check", "--permissions=repartition"]));
+        } else {
+            fixture.server().ask("$JS.API.STREAM.DELETE.EVENTS", &serde_json::Value::Null);
+            fixture.server().make_stream("EVENTS", &["events.>"]);
+        }
+        let done = output(&mut fixture.command(Some(user), &["repartition", "--timeout", "5s"]));
+        let (printed, said) = (String::from_utf8_lossy(&done.stdout), stderr(&done));
+        if user == "full" {
+            assert_eq!(printed, "stream EVENTS has 2 partitions now (before: none)\n", "{said}");
+        } else {
+            assert!(
+                !done.status.success() && said.lines().count() == 1 && said.contains("this user may not "),
+                "{said}"
+            );
         }
     });
 }
