@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 /// So many deliveries are counted before the clock is read.
-const WINDOW: usize = 1_000;
+const WINDOW: u32 = 1_000;
 
 /// Polling begins when this many events a second come, and ends when fewer than half as many do.
 const MANY: f64 = 10_000.0;
@@ -21,7 +21,7 @@ pub(super) struct Pace {
     interval: Duration,
     polls: bool,
     /// Deliveries since then.
-    deliveries: usize,
+    deliveries: u32,
     since: Instant,
     /// Polls in a row that found few events.
     few: u32,
@@ -39,7 +39,7 @@ impl Pace {
 
     /// Notes a delivery. `is_behind`: the stream has more than one request takes, so waiting requests are served without a pause.
     pub(super) fn delivered(&mut self, is_behind: bool, now: impl FnOnce() -> Instant) {
-        self.deliveries += 1;
+        self.deliveries = self.deliveries.saturating_add(1);
         if self.polls || self.interval.is_zero() || self.deliveries < WINDOW {
             return;
         }
@@ -74,7 +74,7 @@ impl Pace {
 
     fn rate(&self, now: Instant) -> f64 {
         // A window of no time is no reason to poll.
-        self.deliveries as f64 / now.saturating_duration_since(self.since).as_secs_f64().max(1e-3)
+        f64::from(self.deliveries) / now.saturating_duration_since(self.since).as_secs_f64().max(1e-3)
     }
 
     fn restart(&mut self, now: Instant) {
@@ -103,7 +103,7 @@ mod tests {
         }
 
         /// Delivers this many events, evenly, within this time.
-        fn deliver(&mut self, events: usize, within: Duration, is_behind: bool) {
+        fn deliver(&mut self, events: u32, within: Duration, is_behind: bool) {
             self.now += within;
             for _ in 0..events {
                 self.pace.delivered(is_behind, || self.now);
@@ -111,7 +111,7 @@ mod tests {
         }
 
         /// Polls several times, and gets so many events each time.
-        fn poll(&mut self, times: usize, events: usize) {
+        fn poll(&mut self, times: u32, events: u32) {
             for _ in 0..times {
                 assert_eq!(self.pace.due_in(self.now), INTERVAL);
                 self.deliver(events, INTERVAL, false);
