@@ -66,7 +66,7 @@ impl Pace {
         self.restart(now);
     }
 
-    /// Notes that a poll did not take all that was stored.
+    /// Notes that the stream has more than a poll takes.
     pub(super) fn fell_behind(&mut self, now: Instant) {
         self.polls = false;
         self.restart(now);

@@ -127,7 +127,8 @@ impl Pulls {
         self.outstanding = self.outstanding.saturating_sub(1);
         let is_behind = usize::try_from(pending).is_ok_and(|pending| pending >= self.prefetch.events);
         self.pace.delivered(is_behind, Instant::now);
-        if self.outstanding == 0 && std::mem::take(&mut self.is_poll) {
+        // The server serves a poll while it stores further events, so one that got all its events need not be behind.
+        if self.outstanding == 0 && std::mem::take(&mut self.is_poll) && is_behind {
             self.pace.fell_behind(Instant::now());
         }
         if self.outstanding == 0 || self.oversize == Oversize::Requested {
@@ -356,8 +357,10 @@ mod tests {
         pulls.ended(None);
         assert!(!pulls.are_outstanding() && pulls.next_poll_in().is_some());
         assert!(pulls.next().is_some_and(|next| next.expires.is_none()));
-        (0..2_000).for_each(|_| pulls.arrived(0));
+        (0..2_000).for_each(|_| pulls.arrived(1_999));
+        assert!(pulls.next().is_some_and(|next| next.expires.is_none()), "all that one request takes, and little more");
+        (0..2_000).for_each(|_| pulls.arrived(2_000));
         let next = pulls.next().expect("room");
-        assert_eq!(next.expires, Some(EXPIRES), "there were more than one request takes");
+        assert_eq!(next.expires, Some(EXPIRES), "there is more than one request takes");
     }
 }
