@@ -6,8 +6,8 @@ use crate::error::{BrokerFault, Error};
 use crate::pipeline::{EpochProgress, Mark};
 use crate::store::Database;
 
-/// Notes the partition in the database, and how far it has the stream from before that. Events from before the stream had partitions are in none of them: a database that has collected
-/// some of them must have all, and for a new one that is logged.
+/// Notes the partition in the database, and how far it has the stream from before that. Events from before the stream had partitions are
+/// in none of them: a database that has collected some of them must have all, and for a new one that is logged.
 ///
 /// # Errors
 ///
