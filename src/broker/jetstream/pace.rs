@@ -56,8 +56,8 @@ impl Pace {
         self.interval.saturating_sub(now.saturating_duration_since(self.since))
     }
 
-    /// Notes that a poll is sent now.
-    pub(super) fn polled(&mut self, now: Instant) {
+    /// Notes that the next poll is due now. Ends polling if the last ones found few events.
+    pub(super) fn poll_due(&mut self, now: Instant) {
         self.few = if self.rate(now) < MANY / 2.0 { self.few + 1 } else { 0 };
         self.polls = self.few < FEW_POLLS;
         if !self.polls {
@@ -116,7 +116,7 @@ mod tests {
                 assert_eq!(self.pace.due_in(self.now), INTERVAL);
                 self.deliver(events, INTERVAL, false);
                 assert_eq!(self.pace.due_in(self.now), Duration::ZERO);
-                self.pace.polled(self.now);
+                self.pace.poll_due(self.now);
             }
         }
     }

@@ -177,13 +177,11 @@ impl Pulls {
         }
         self.outstanding += self.prefetch.events;
         let PrefetchConfig { events, bytes, .. } = self.prefetch;
+        if self.pace.polls() {
+            self.pace.poll_due(Instant::now());
+        }
         self.is_poll = self.pace.polls();
-        let expires = if self.is_poll {
-            self.pace.polled(Instant::now());
-            None
-        } else {
-            Some(self.next_expiry())
-        };
+        let expires = if self.is_poll { None } else { Some(self.next_expiry()) };
         Some(PullRequest { events, bytes: Some(bytes.as_u64()), expires })
     }
 
@@ -362,5 +360,25 @@ mod tests {
         (0..2_000).for_each(|_| pulls.arrived(2_000));
         let next = pulls.next().expect("room");
         assert_eq!(next.expires, Some(EXPIRES), "there is more than one request takes");
+    }
+
+    #[test]
+    fn when_polling_ends_no_poll_is_outstanding() {
+        let prefetch = PrefetchConfig { events: 1_000, poll_interval: Duration::from_nanos(1), ..prefetch(2) };
+        let mut pulls = Pulls::new(prefetch, PullLimits::default());
+        assert!(pulls.next().is_some() && pulls.next().is_some());
+        (0..2_000).for_each(|_| pulls.arrived(0));
+        assert!(pulls.pace.polls());
+        let mut count = 0;
+        while pulls.next().expect("room").expires.is_none() {
+            assert_eq!(pulls.next(), None, "alone");
+            // The end of a poll has no number.
+            pulls.arrived(0);
+            pulls.ended(None);
+            count += 1;
+        }
+        assert!(count > 0 && !pulls.pace.polls());
+        assert!(pulls.next().is_some_and(|next| next.expires.is_some()), "both requests wait at the consumer");
+        assert_eq!((pulls.next(), pulls.outstanding), (None, 2_000));
     }
 }
