@@ -134,9 +134,9 @@ pub struct PrefetchConfig {
     pub bytes: ByteSize,
     /// Pull requests outstanding at a time, 2 to 16. Default 3.
     pub requests: usize,
-    /// While more than 10,000 events a second come, one request takes what is stored, so often. That saves server and collector much of
-    /// their work for each event, which waits for the next request. Otherwise, and with 0, each event is sent as soon as it is stored. At
-    /// most 20 ms. Default 10 ms.
+    /// How often to request what is stored, while more than 10,000 events a second come. It saves server and collector work, and an event
+    /// waits for the next request. At lower rates, and always with 0, each event is sent as soon as it is stored. 1 ms to 20 ms, or 0.
+    /// Default 10 ms.
     #[serde(with = "humantime_serde")]
     #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Time"))]
     pub poll_interval: Duration,
@@ -249,8 +249,9 @@ impl BrokerConfig {
             let detail = format!("is {}; from 2 to 16", self.prefetch.requests);
             return Err(Error::config("broker.prefetch.requests", detail));
         }
-        if self.prefetch.poll_interval > Duration::from_millis(20) {
-            let detail = format!("is {:?}; at most 20ms", self.prefetch.poll_interval);
+        let interval = self.prefetch.poll_interval;
+        if !interval.is_zero() && !(Duration::from_millis(1)..=Duration::from_millis(20)).contains(&interval) {
+            let detail = format!("is {interval:?}; from 1ms to 20ms, or 0s to have each event sent as it is stored");
             return Err(Error::config("broker.prefetch.poll_interval", detail));
         }
         for (key, value) in [("broker.timeout", self.timeout), ("broker.silence", self.silence)] {
@@ -308,4 +309,28 @@ fn validate_stream_name(name: &str) -> Result<(), Error> {
         return Err(Error::config("broker.stream", detail));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_polled_for_within_twenty_milliseconds_or_not_at_all() {
+        let refused = |interval| {
+            let mut config = BrokerConfig::default();
+            config.prefetch.poll_interval = interval;
+            config.validate().err().map(|error| error.to_string())
+        };
+        for interval in [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(20)] {
+            assert_eq!(refused(interval), None, "{interval:?}");
+        }
+        for interval in [Duration::from_micros(999), Duration::from_micros(20_001)] {
+            let said = refused(interval).expect("refused");
+            assert!(
+                said.contains("broker.prefetch.poll_interval") && said.contains("from 1ms to 20ms, or 0s"),
+                "{said}"
+            );
+        }
+    }
 }
