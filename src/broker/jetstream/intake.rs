@@ -5,6 +5,8 @@ mod filling;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nats::Message;
+
 use super::claims::Owner;
 use super::delivery_metadata::DeliveryMetadata;
 use super::epoch_history::EpochHistory;
@@ -77,7 +79,9 @@ pub struct JetStreamIntake {
     epoch: Option<Arc<Epoch>>,
     /// Missing sequences that are in no batch yet.
     missing: Vec<Gap>,
-    /// A delivery that did not fit into the last batch.
+    /// The message that the session received last.
+    received: Option<Message>,
+    /// It is a delivery that did not fit into the last batch.
     unplaced: Option<Delivery>,
     /// The last event committed in this epoch.
     committed: Mark,
@@ -140,6 +144,7 @@ impl JetStreamIntake {
             handed: Mark::START,
             epoch: None,
             missing: Vec::new(),
+            received: None,
             unplaced: None,
             pipeline_holds,
             committed: Mark::START,
@@ -354,7 +359,7 @@ impl Intake for JetStreamIntake {
         while !batch.is_full() {
             let next = match (self.unplaced.take(), &mut self.session) {
                 (Some(unplaced), _) => Item::Delivery(unplaced),
-                (None, Some(session)) => session.next(wait, &self.stop),
+                (None, Some(session)) => session.next(&mut self.received, wait, &self.stop),
                 (None, None) => Item::Nothing,
             };
             let metadata = match next {
@@ -391,6 +396,10 @@ impl Intake for JetStreamIntake {
                 break;
             }
             wait = Duration::ZERO;
+        }
+        if self.unplaced.is_none() {
+            // It may be large, and it keeps the connection open.
+            self.received = None;
         }
         self.acks.end_fill();
         self.take_lost_events();

@@ -88,7 +88,7 @@ pub(super) struct JetStreamSession {
 
 /// What a session yields.
 pub(super) enum Item {
-    /// The next delivery in order.
+    /// The next delivery in order. Its message was received.
     Delivery(Delivery),
     /// The next delivery in order, which the configured subjects do not include. It only has to be acknowledged.
     NotCollected(NotCollected),
@@ -107,9 +107,8 @@ pub(super) struct NotCollected {
     pub(super) reply: Option<String>,
 }
 
-/// A received event with its metadata.
+/// What is known of a received event beside its message.
 pub(super) struct Delivery {
-    pub(super) message: Message,
     pub(super) metadata: DeliveryMetadata,
     /// The number of missing sequences directly before it.
     pub(super) missing: u64,
@@ -125,10 +124,11 @@ impl Delivery {
 }
 
 impl JetStreamSession {
-    /// The next delivery. Blocks at most for `wait`, and not past the stop. While it reads earlier deliveries that
+    /// The next delivery. Its message is put into `received`, which may also hold another message afterwards: a message is large, and
+    /// moving it costs more than handling it. Blocks at most for `wait`, and not past the stop. While it reads earlier deliveries that
     /// were not stored, it blocks for the time-out of a request.
-    pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
-        if let Some(item) = self.next_unstored(stop) {
+    pub(super) fn next(&mut self, received: &mut Option<Message>, wait: Duration, stop: &Signal) -> Item {
+        if let Some(item) = self.next_unstored(received, stop) {
             return item;
         }
         if self.backlog.is_none() {
@@ -148,7 +148,7 @@ impl JetStreamSession {
         loop {
             match self.backlog.as_ref().map_or(Err(TryRecvError::Empty), Backlog::try_next) {
                 Ok(message) => {
-                    if let Some(item) = self.handle(message) {
+                    if let Some(item) = self.handle(received.insert(message)) {
                         return item;
                     }
                     // Many skipped events in a row must not delay everything else.
@@ -183,7 +183,7 @@ impl JetStreamSession {
             backlog.end_wait();
             if let Some(message) = message {
                 self.stream_watch.note_wait();
-                if let Some(item) = self.handle(message) {
+                if let Some(item) = self.handle(received.insert(message)) {
                     return item;
                 }
             }
@@ -264,7 +264,7 @@ impl JetStreamSession {
     }
 
     /// Handles a message sent to the inbox: a delivery, or an answer of the server.
-    fn handle(&mut self, mut message: Message) -> Option<Item> {
+    fn handle(&mut self, message: &mut Message) -> Option<Item> {
         if let Some(metadata) = message.reply.as_deref().and_then(delivery_metadata::parse) {
             self.hearing = true;
             self.pulls.arrived(metadata.pending);
@@ -279,14 +279,14 @@ impl JetStreamSession {
                     self.consumer, metadata.delivered, metadata.consumer_sequence
                 )));
             }
-            if self.consumer_watch.is_payload_missing(&message, expected) {
+            if self.consumer_watch.is_payload_missing(message, expected) {
                 return Some(Item::Over(format!("consumer {} was edited: it sends no payloads", self.consumer)));
             }
             self.consumer_sequence = expected;
             self.pending = metadata.pending;
             self.exhausted = metadata.pending == 0;
             if metadata.mark.sequence <= self.stored_up_to {
-                message.reply.into_iter().for_each(|reply| self.acknowledge(reply));
+                message.reply.take().into_iter().for_each(|reply| self.acknowledge(reply));
                 return None;
             }
             if let Some(out_of_order) = self.stream_watch.delivered(metadata.mark, message.data.len()) {
@@ -296,7 +296,7 @@ impl JetStreamSession {
             self.passed = metadata.mark.sequence;
             if self.local_filter.as_mut().is_some_and(|filter| !filter.matches(&message.subject)) {
                 if self.acknowledges() {
-                    return Some(Item::NotCollected(NotCollected { metadata, missing, reply: message.reply }));
+                    return Some(Item::NotCollected(NotCollected { metadata, missing, reply: message.reply.take() }));
                 }
                 if let Some(gap) = missing {
                     self.gaps.add_lost(gap);
@@ -306,17 +306,17 @@ impl JetStreamSession {
             }
             let missing = missing.map_or(0, |gap| gap.missing);
             partition::remove_from(&mut message.subject, &self.config);
-            return Some(Item::Delivery(Delivery { message, metadata, missing }));
+            return Some(Item::Delivery(Delivery { metadata, missing }));
         }
         let over = match message.subject.rsplit('.').next() {
             // An answer about the stream does not prove that the consumer exists.
-            Some(token) if token.starts_with(STREAM) => self.handle_stream_info(token, &message),
-            Some(token) if token.starts_with(CHECK) => self.handle_stored_message(token, &message),
+            Some(token) if token.starts_with(STREAM) => self.handle_stream_info(token, message),
+            Some(token) if token.starts_with(CHECK) => self.handle_stored_message(token, message),
             token => {
                 self.hearing = true;
                 match token.and_then(|token| token.strip_prefix(PROBE)?.parse().ok()) {
-                    Some(delivered) => self.probed(delivered, &message),
-                    None => self.handle_status(&message),
+                    Some(delivered) => self.probed(delivered, message),
+                    None => self.handle_status(message),
                 }
             }
         };
@@ -397,7 +397,7 @@ impl JetStreamSession {
     }
 
     /// The next of the earlier deliveries that were not stored, read from the stream.
-    fn next_unstored(&mut self, stop: &Signal) -> Option<Item> {
+    fn next_unstored(&mut self, received: &mut Option<Message>, stop: &Signal) -> Option<Item> {
         let unstored = self.unstored.take()?;
         if unstored.is_stored() {
             self.acknowledge(unstored.into_ack_reply());
@@ -414,7 +414,8 @@ impl JetStreamSession {
                 let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
                 self.hearing = true;
                 self.unstored = rest;
-                Item::Delivery(Delivery { message, metadata, missing: missing.map_or(0, |gap| gap.missing) })
+                *received = Some(message);
+                Item::Delivery(Delivery { metadata, missing: missing.map_or(0, |gap| gap.missing) })
             }
             Err(why) => Item::Over(format!("consumer {}: {why}", self.consumer)),
         })

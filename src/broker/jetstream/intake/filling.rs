@@ -86,20 +86,21 @@ impl JetStreamIntake {
         self.acks.set_stored(delivery.reply);
     }
 
-    /// Adds a delivery, unless an earlier epoch has it. `false` if it does not fit into the batch.
+    /// Adds the message that was received, unless an earlier epoch has it. `false` if it does not fit into the batch.
     pub(super) fn push(&mut self, batch: &mut Batch, mut delivery: Delivery) -> bool {
         let mark = delivery.metadata.mark;
         let is_stored = self.history.is_stored(mark);
         if let Some(gap) = delivery.take_missing() {
             self.add_missing(Some(gap), is_stored);
         }
+        let Some(message) = &mut self.received else { return true };
         if is_stored {
             self.reports.counters.duplicates.add(1);
             self.history.reached(mark);
-            self.acks.set_stored(delivery.message.reply);
+            self.acks.set_stored(message.reply.take());
             return true;
         }
-        if !batch.has_room_for(size(&delivery.message)) {
+        if !batch.has_room_for(size(message)) {
             self.unplaced = Some(delivery);
             batch.seal();
             return false;
@@ -109,11 +110,10 @@ impl JetStreamIntake {
             batch.begin(Arc::clone(epoch), self.handed);
         }
         self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
-        let message = delivery.message;
         batch.push(mark, &message.subject, headers::pairs(message.headers.as_ref()), &message.data);
         self.history.reached(mark);
         self.handed = mark;
-        self.acks.set_latest(mark.sequence, message.reply);
+        self.acks.set_latest(mark.sequence, message.reply.take());
         true
     }
 
