@@ -19,22 +19,21 @@ pub(super) struct DeliveryMetadata {
     pub(super) pending: u64,
 }
 
-/// Parses a reply subject; `None` if it is not a delivery's. Called for each event, so it reads each byte at most once.
+/// Parses a reply subject; `None` if it is not a delivery's. Called for each event, so it finds the tokens
+/// with vector instructions.
 pub(super) fn parse(reply: &str) -> Option<DeliveryMetadata> {
     /// With domain and account hash. Further tokens are ignored.
     const MAX_TOKENS: usize = 9;
     let mut tokens = reply.strip_prefix("$JS.ACK.")?;
     let mut starts = [0; MAX_TOKENS + 1];
     let mut count = 1;
-    for (at, byte) in tokens.bytes().enumerate() {
-        if byte == b'.' {
-            if count == MAX_TOKENS {
-                tokens = &tokens[..at];
-                break;
-            }
-            starts[count] = at + 1;
-            count += 1;
+    for at in memchr::memchr_iter(b'.', tokens.as_bytes()) {
+        if count == MAX_TOKENS {
+            tokens = &tokens[..at];
+            break;
         }
+        starts[count] = at + 1;
+        count += 1;
     }
     let first = match count {
         7 => 2,
