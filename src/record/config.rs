@@ -35,9 +35,10 @@ pub struct NatsRecorderConfig {
     pub buffer_bytes: usize,
     /// What to do when the buffer is full. Default: block for 5 s.
     pub overflow: Overflow,
-    /// At most this many events are sent and not confirmed. Default 4,000.
+    /// At most this many events are sent and not confirmed. Default 8,000: nats-server refuses events while 10,000 wait in a stream
+    /// (`max_buffered_msgs`).
     pub window: usize,
-    /// At most this many bytes are sent and not confirmed, unless a single event is larger. Default 1 MiB: over TLS, the NATS
+    /// At most this many bytes are sent and not confirmed, unless a single event is larger. Default 2 MiB: over TLS, the NATS
     /// client breaks a connection to which some 4 MB are written that the server does not read. In mode `core`, the limit is
     /// also what the connection carries in a quarter of `broker.silence`, as far as that is known.
     pub window_bytes: usize,
@@ -69,8 +70,8 @@ impl Default for NatsRecorderConfig {
             buffer_events: 50_000,
             buffer_bytes: 64 << 20,
             overflow: Overflow::Block(BLOCK),
-            window: 4_000,
-            window_bytes: 1 << 20,
+            window: 8_000,
+            window_bytes: 2 << 20,
             start_without_broker: false,
             identity: Identity::default(),
             duplicate_window: Duration::from_secs(120),
@@ -193,9 +194,9 @@ pub struct SpooledRecorderConfig {
     pub give_up_after: Duration,
     /// The limits of one transaction. Memory holds three such batches.
     pub batch: BatchConfig,
-    /// At most this many events are sent and not confirmed. Default 4,000.
+    /// At most this many events are sent and not confirmed. Default 8,000.
     pub window: usize,
-    /// At most this many bytes are sent and not confirmed, unless a single event is larger. Default 1 MiB.
+    /// At most this many bytes are sent and not confirmed, unless a single event is larger. Default 2 MiB.
     pub window_bytes: usize,
 }
 
