@@ -1,6 +1,7 @@
 //! Events on their way to the broker, and the result of publishing each.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::connection::{Flusher, one_line};
 use crate::event::Event;
@@ -72,8 +73,9 @@ impl Rejection {
 
 /// Gives events to publish. It is called on a thread that may be left behind.
 pub trait EventSource: Send + 'static {
-    /// Blocks until there are events to publish, or something else to do on the connection; `None` when there will be no more.
-    fn take(&mut self) -> Option<Vec<Outgoing>>;
+    /// Blocks until there are events to publish, or something else to do on the connection; `None` when there will be no more. Where there
+    /// are events, calls `before` once and takes them afterwards, with those that came meanwhile.
+    fn take(&mut self, before: &mut dyn FnMut()) -> Option<Vec<Outgoing>>;
 }
 
 /// A round of at least so many bytes, some dozens of small events, is worth a write of its own.
@@ -94,7 +96,15 @@ pub(super) fn publish_all<P>(
         log::debug!("broker: publishing failed: {}", one_line(e));
         lost.raise();
     };
-    while let Some(batch) = (!lost.is_raised()).then(|| source.take()).flatten() {
+    let mut last_small = None;
+    // Small rounds, written one by one, would cost a switch of threads each.
+    while !lost.is_raised()
+        && let Some(batch) = source.take(&mut || {
+            if let Some(written) = last_small.take() {
+                flusher.gather(written);
+            }
+        })
+    {
         if let Err(e) = before() {
             return failed(&e);
         }
@@ -109,10 +119,7 @@ pub(super) fn publish_all<P>(
             }
         }
         flusher.flush();
-        // Small rounds, written one by one, would cost a switch of threads each.
-        if published < WORTH_A_WRITE {
-            flusher.gather();
-        }
+        last_small = (published < WORTH_A_WRITE).then(Instant::now);
     }
 }
 

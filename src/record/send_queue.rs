@@ -204,7 +204,7 @@ impl SendQueue {
             SettleResult::Done if any_stored => state.trouble = None,
             SettleResult::Done => {}
         }
-        self.notify_waiters();
+        self.notify_waiters(state);
         unlock_and_log(guard);
         settled
     }
@@ -237,15 +237,18 @@ impl SendQueue {
             let denied = pending.in_flight && denial.is_about(pending.entry.event.subject());
             denied.then(|| pending.failure_reason(FailureReason::Refused(denial.to_string())))
         });
-        self.notify_waiters();
+        self.notify_waiters(&state);
         unlock_and_log(state);
     }
 
     /// Notifies the threads that wait for an outcome, for room or for events to send.
-    fn notify_waiters(&self) {
+    fn notify_waiters(&self, state: &State) {
         self.settled.notify_all();
         self.has_room.notify_all();
-        self.has_events.notify_one();
+        // A connection that has sent everything would be woken for nothing, once for each event where few come.
+        if !state.is_idle || !state.retry.is_empty() || state.is_done() || state.failures.has_unlogged() {
+            self.has_events.notify_one();
+        }
     }
 
     /// Notes that an event's receipt was dropped. A failure that the receipt did not report is kept for the next flush.

@@ -13,7 +13,7 @@
 //!   last flush, because the client's own flushing, up to 5 ms after a write, reads too.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use nats::Connection;
@@ -176,14 +176,14 @@ impl Flusher {
         }
     }
 
-    /// Waits a moment for the next answer to a flush, so that what comes meanwhile is written together, as TCP does with small writes:
-    /// <https://www.rfc-editor.org/rfc/rfc896>. Over TLS each flush has waited already.
-    pub(in crate::broker) fn gather(&self) {
+    /// Waits for the answer to the flush that was started at this time, but not long, so that what comes meanwhile is written together, as TCP
+    /// does with small writes: <https://www.rfc-editor.org/rfc/rfc896>. Over TLS each flush has waited already.
+    pub(in crate::broker) fn gather(&self, flushed: Instant) {
         if self.unflushed.is_none() {
             crossbeam_channel::select! {
                 recv(self.done) -> _ => {}
                 recv(self.lost.channel()) -> _ => {}
-                default(GATHERING) => {}
+                default(GATHERING.saturating_sub(flushed.elapsed())) => {}
             }
         }
     }

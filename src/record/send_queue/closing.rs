@@ -35,7 +35,7 @@ impl SendQueue {
                 state.failures.keep_last(failure);
             }
         }
-        self.notify_waiters();
+        self.notify_waiters(&state);
         self.wake_sender();
         count
     }

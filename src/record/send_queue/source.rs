@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use parking_lot::MutexGuard;
+
 use super::entry::{Outcome, Sent};
 use super::state::{State, unlock_and_log};
 use super::{SendQueue, too_large};
@@ -66,7 +68,7 @@ impl SendQueue {
             if pending.sent.is_some_and(|sent| sent.is_older_than(state.resend_window)) {
                 let reason = FailureReason::Unconfirmed(state.resend_window);
                 state.settle(number, Outcome::Failed(reason));
-                self.notify_waiters();
+                self.notify_waiters(state);
                 continue;
             }
             state.in_flight = (state.in_flight.0 + 1, state.in_flight.1 + size);
@@ -83,15 +85,20 @@ impl SendQueue {
 }
 
 impl EventSource for SendQueueSource {
-    fn take(&mut self) -> Option<Vec<Outgoing>> {
+    fn take(&mut self, before: &mut dyn FnMut()) -> Option<Vec<Outgoing>> {
         let mut state = self.queue.state.lock();
+        let mut before = Some(before);
         loop {
             if state.connection != self.connection || state.is_done() {
                 return None;
             }
-            let before = Instant::now();
+            if let Some(before) = before.take_if(|_| state.has_unsent() || state.is_retry_due()) {
+                MutexGuard::unlocked(&mut state, before);
+                continue;
+            }
+            let now = Instant::now();
             let batch = self.queue.next_batch(&mut state);
-            state.is_idle = batch.is_empty() && state.pending.range(state.to_send..).next().is_none();
+            state.is_idle = batch.is_empty() && !state.has_unsent();
             if !batch.is_empty() || self.queue.interrupted.swap(false, Ordering::Relaxed) {
                 unlock_and_log(state);
                 return Some(batch);
@@ -103,7 +110,7 @@ impl EventSource for SendQueueSource {
             }
             let retry_at = state.retry_at;
             // A retry that was due already waits for the window, and a wider window notifies this thread.
-            if state.retry.is_empty() || retry_at <= before {
+            if state.retry.is_empty() || retry_at <= now {
                 self.queue.has_events.wait(&mut state);
             } else {
                 let _ = self.queue.has_events.wait_until(&mut state, retry_at);
@@ -113,6 +120,15 @@ impl EventSource for SendQueueSource {
 }
 
 impl State {
+    /// Whether there are events that this connection has not sent yet.
+    fn has_unsent(&self) -> bool {
+        self.pending.range(self.to_send..).next().is_some()
+    }
+
+    fn is_retry_due(&self) -> bool {
+        !self.retry.is_empty() && self.retry_at <= Instant::now()
+    }
+
     /// The next event to send, if one may be sent now.
     fn next_to_send(&mut self) -> Option<u64> {
         if self.retry_at <= Instant::now()

@@ -50,7 +50,7 @@ impl SendQueue {
             let reason = sent.map_or(FailureReason::Dropped, |sent| FailureReason::Unconfirmed(sent.first.elapsed()));
             state.settle(number, Outcome::Failed(reason));
         }
-        self.notify_waiters();
+        self.notify_waiters(&state);
         unlock_and_log(state);
     }
 
@@ -77,7 +77,7 @@ impl SendQueue {
     pub(in crate::record) fn forget(&self, number: u64) {
         let mut state = self.state.lock();
         state.settle(number, Outcome::Failed(FailureReason::Dropped));
-        self.notify_waiters();
+        self.notify_waiters(&state);
         unlock_and_log(state);
     }
 
@@ -143,7 +143,7 @@ mod tests {
         queue.report_to(reports);
         queue.enqueue_stored(numbers.iter().map(|number| (*number, Event::new("a", "x"), None)));
         let mut source = queue.connect(1_000);
-        let sent: Vec<u64> = source.take().expect("events").iter().map(|outgoing| outgoing.number).collect();
+        let sent: Vec<u64> = source.take(&mut || {}).expect("events").iter().map(|outgoing| outgoing.number).collect();
         assert_eq!(sent, numbers);
         (queue, source, results)
     }
@@ -196,7 +196,10 @@ mod tests {
         assert_eq!(settled(&results), [], "it is not the oldest");
         let _ = (refuse(1), refuse(2));
         assert_eq!(settled(&results), [(1, false), (2, false)]);
-        assert_eq!(source.take().expect("one").iter().map(|outgoing| outgoing.number).collect::<Vec<_>>(), [100_000]);
+        assert_eq!(
+            source.take(&mut || {}).expect("one").iter().map(|outgoing| outgoing.number).collect::<Vec<_>>(),
+            [100_000]
+        );
         let _ = refuse(100_000);
         assert_eq!(settled(&results), [], "nothing else waits");
     }
@@ -224,7 +227,8 @@ mod tests {
             let mut source = queue.connect(1_000);
             let mut take = || {
                 queue.interrupt();
-                let batch = narrowed::within(WIDTH, || source.take().expect("the connection is the current one"));
+                let batch =
+                    narrowed::within(WIDTH, || source.take(&mut || {}).expect("the connection is the current one"));
                 batch.iter().map(|outgoing| outgoing.number).collect::<Vec<_>>()
             };
             let acknowledge = |numbers: &[u64]| {
@@ -269,7 +273,7 @@ mod tests {
             "{reports:?}"
         );
         queue.drop_through(4);
-        let sent: Vec<u64> = source.take().expect("one").iter().map(|outgoing| outgoing.number).collect();
+        let sent: Vec<u64> = source.take(&mut || {}).expect("one").iter().map(|outgoing| outgoing.number).collect();
         assert_eq!(sent, [5]);
         let reasons: Vec<_> = outcomes(&results).map(|settled| settled.result.expect_err("is dropped")).collect();
         assert!(

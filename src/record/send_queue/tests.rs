@@ -24,7 +24,7 @@ fn enqueue(queue: &SendQueue, payload: &str) -> Arc<Entry> {
 }
 
 fn numbers(source: &mut SendQueueSource) -> Vec<u64> {
-    source.take().expect("the connection is the current one").iter().map(|outgoing| outgoing.number).collect()
+    source.take(&mut || {}).expect("the connection is the current one").iter().map(|outgoing| outgoing.number).collect()
 }
 
 fn kept(number: u64) -> PublishResult {
@@ -56,6 +56,47 @@ fn no_more_events_than_the_window_are_in_flight() {
 }
 
 #[test]
+fn what_comes_before_events_are_taken_is_taken_with_them() {
+    let queue = queue();
+    enqueue(&queue, "x");
+    let mut source = queue.connect(1_000);
+    let mut calls = 0;
+    let taken = source.take(&mut || {
+        enqueue(&queue, "y");
+        calls += 1;
+    });
+    assert_eq!((taken.expect("the connection is the current one").len(), calls), (2, 1));
+    settle(&queue, vec![kept(0), kept(1)]);
+    let waiting = std::thread::spawn(move || source.take(&mut || {}).map(|taken| taken.len()));
+    enqueue(&queue, "z");
+    assert_eq!(waiting.join().expect("no panic"), Some(1), "it is woken");
+}
+
+#[test]
+fn a_connection_that_has_sent_everything_is_woken_for_what_it_has_to_do() {
+    let queue = queue();
+    enqueue(&queue, "x");
+    let mut source = queue.connect(1_000);
+    assert_eq!(numbers(&mut source), [0]);
+    let waiting = std::thread::spawn(move || (source.take(&mut || {}).map(|taken| taken.len()), source));
+    let until_idle = || {
+        while !queue.state.lock().is_idle {
+            std::thread::yield_now();
+        }
+    };
+    until_idle();
+    let refused = PublishResult { number: 0, result: Err(Rejection::ForNow("not now".into())) };
+    assert!(matches!(queue.settle(vec![refused], MINUTE), SettleResult::Retry(_)));
+    let (taken, mut source) = waiting.join().expect("no panic");
+    assert_eq!(taken, Some(1), "it is sent again");
+    queue.close();
+    let waiting = std::thread::spawn(move || source.take(&mut || {}).is_none());
+    until_idle();
+    settle(&queue, vec![kept(0)]);
+    assert!(waiting.join().expect("no panic"), "there is no more to come");
+}
+
+#[test]
 fn only_a_new_connection_gets_the_unconfirmed_events() {
     let queue = queue();
     let _entries: Vec<_> = ["x", "y"].map(|payload| enqueue(&queue, payload)).into();
@@ -63,7 +104,7 @@ fn only_a_new_connection_gets_the_unconfirmed_events() {
     assert_eq!(numbers(&mut old), [0, 1]);
     settle(&queue, vec![kept(1)]);
     queue.disconnect("gone".into());
-    assert!(old.take().is_none());
+    assert!(old.take(&mut || {}).is_none());
     assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
 }
 

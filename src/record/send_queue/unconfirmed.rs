@@ -53,7 +53,7 @@ impl SendQueue {
             let sent = pending.sent.filter(|sent| sent.is_older_than(window))?;
             Some(FailureReason::Unconfirmed(if window.is_zero() { sent.first.elapsed() } else { window }))
         });
-        self.notify_waiters();
+        self.notify_waiters(&state);
         unlock_and_log(state);
     }
 

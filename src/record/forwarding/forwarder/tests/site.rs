@@ -156,7 +156,7 @@ impl Site {
     pub(super) fn send(&mut self) -> Vec<Flight> {
         // So that it does not wait for further events.
         self.queue.interrupt();
-        let sent = self.source.take().expect("is the current connection");
+        let sent = self.source.take(&mut || {}).expect("is the current connection");
         let flight = |outgoing: crate::broker::Outgoing| {
             let position = outgoing.number;
             let own = [
