@@ -33,6 +33,8 @@ const EVENTS: u64 = 400_000;
 const RUNS: usize = 7;
 const LATENCY_EVENTS: u64 = 20_000;
 const LATENCY_RATE: u64 = 1_000;
+/// Events at the same rate before those that count: the disk is still busy with what was drained.
+const WARM_UP: u64 = 3_000;
 const BATCH: usize = 5_000;
 
 fn main() {
@@ -186,12 +188,14 @@ impl Bench {
         while shared.counters.committed.get() < EVENTS {
             std::thread::sleep(Duration::from_millis(10));
         }
-        self.publish(&["--count", &LATENCY_EVENTS.to_string(), "--rate", &LATENCY_RATE.to_string()]);
-        while shared.counters.committed.get() < EVENTS + LATENCY_EVENTS {
+        let before = EVENTS + WARM_UP;
+        let count = (WARM_UP + LATENCY_EVENTS).to_string();
+        self.publish(&["--count", &count, "--rate", &LATENCY_RATE.to_string()]);
+        while shared.counters.committed.get() < before + LATENCY_EVENTS {
             std::thread::sleep(Duration::from_millis(10));
         }
         pipeline.stop(Duration::from_secs(10)).expect("stops");
-        let mut waits: Vec<f64> = committed.try_iter().skip(usize::try_from(EVENTS).expect("fits")).collect();
+        let mut waits: Vec<f64> = committed.try_iter().skip(usize::try_from(before).expect("fits")).collect();
         assert_eq!(waits.len() as u64, LATENCY_EVENTS);
         waits.sort_by(f64::total_cmp);
         let at = |share: f64| waits[((waits.len() - 1) as f64 * share).round() as usize];
