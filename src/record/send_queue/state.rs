@@ -170,7 +170,7 @@ impl State {
     /// How long the oldest event in flight has waited for an answer.
     pub(super) fn oldest_wait(&self) -> Option<Duration> {
         // Events are sent in the order of their numbers, except the few that are sent again.
-        let oldest = self.pending.values().find(|pending| pending.in_flight)?;
+        let (_, oldest) = self.pending.range(..self.to_send).find(|(_, pending)| pending.in_flight)?;
         oldest.sent.map(|sent| sent.last.elapsed())
     }
 
