@@ -387,6 +387,8 @@ impl Intake for JetStreamIntake {
                     break;
                 }
             };
+            // It may be large: it must not wait beside the next one.
+            self.received = None;
             if self.is_drained(metadata) {
                 self.drained.get_or_insert_with(Instant::now);
                 break;
@@ -398,7 +400,7 @@ impl Intake for JetStreamIntake {
             wait = Duration::ZERO;
         }
         if self.unplaced.is_none() {
-            // It may be large, and it keeps the connection open.
+            // A message without a delivery, which keeps the connection open.
             self.received = None;
         }
         self.acks.end_fill();
