@@ -33,7 +33,7 @@ const EVENTS: u64 = 400_000;
 const RUNS: usize = 7;
 const LATENCY_EVENTS: u64 = 20_000;
 const LATENCY_RATE: u64 = 1_000;
-/// Events at the same rate before those that count: the disk is still busy with what was drained.
+/// Events at the same rate before those that count.
 const WARM_UP: u64 = 3_000;
 const BATCH: usize = 5_000;
 
@@ -188,6 +188,8 @@ impl Bench {
         while shared.counters.committed.get() < EVENTS {
             std::thread::sleep(Duration::from_millis(10));
         }
+        // The system would write what was drained some 30 seconds later, among the events that count.
+        assert!(Command::new("sync").status().expect("runs").success());
         let before = EVENTS + WARM_UP;
         let count = (WARM_UP + LATENCY_EVENTS).to_string();
         self.publish(&["--count", &count, "--rate", &LATENCY_RATE.to_string()]);
