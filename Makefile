@@ -33,7 +33,7 @@ bench: ## Measure direct recording against NATS, then single parts; reports go t
 	$(with_server) sh -ec '\
 		$(target)/release/catchment compare --pairs 6 --idle 3s --away 1s --no-axes --report $(target)/bench/report.html \
 			--report $(target)/bench/report.md --report $(target)/bench/report.json; \
-		echo "Now the benches of single parts: about four minutes."; \
+		echo "Now the benches of single parts: about six minutes."; \
 		cargo bench --locked; \
 		echo "The report of the comparison: $(target)/bench/report.html"'
 

@@ -400,7 +400,7 @@ impl Intake for JetStreamIntake {
             wait = Duration::ZERO;
         }
         if self.unplaced.is_none() {
-            // A message without a delivery, which keeps the connection open.
+            // Not to be stored: it would keep the connection open.
             self.received = None;
         }
         self.acks.end_fill();

@@ -124,8 +124,8 @@ impl Delivery {
 }
 
 impl JetStreamSession {
-    /// The next delivery. Its message is put into `received`, which may also hold another message afterwards: a message is large, and
-    /// moving it costs more than handling it. Blocks at most for `wait`, and not past the stop. While it reads earlier deliveries that
+    /// The next delivery. Its message is put into `received`, because a message is large, and moving it about costs more than handling it.
+    /// Blocks at most for `wait`, and not past the stop. While it reads earlier deliveries that
     /// were not stored, it blocks for the time-out of a request.
     pub(super) fn next(&mut self, received: &mut Option<Message>, wait: Duration, stop: &Signal) -> Item {
         if let Some(item) = self.next_unstored(received, stop) {
@@ -148,7 +148,7 @@ impl JetStreamSession {
         loop {
             match self.backlog.as_ref().map_or(Err(TryRecvError::Empty), Backlog::try_next) {
                 Ok(message) => {
-                    if let Some(item) = self.handle(received.insert(message)) {
+                    if let Some(item) = self.receive(message, received) {
                         return item;
                     }
                     // Many skipped events in a row must not delay everything else.
@@ -183,7 +183,7 @@ impl JetStreamSession {
             backlog.end_wait();
             if let Some(message) = message {
                 self.stream_watch.note_wait();
-                if let Some(item) = self.handle(received.insert(message)) {
+                if let Some(item) = self.receive(message, received) {
                     return item;
                 }
             }
@@ -261,6 +261,15 @@ impl JetStreamSession {
         if let Err(failure) = api.delete_consumer(&self.config.stream, &self.consumer) {
             log::debug!("broker: consumer {} cannot be deleted, and expires later: {failure}", self.consumer);
         }
+    }
+
+    /// Handles a message, and keeps it in `received` if it belongs to the item.
+    fn receive(&mut self, message: Message, received: &mut Option<Message>) -> Option<Item> {
+        let item = self.handle(received.insert(message));
+        if item.is_none() {
+            *received = None;
+        }
+        item
     }
 
     /// Handles a message sent to the inbox: a delivery, or an answer of the server.

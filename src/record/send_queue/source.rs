@@ -131,7 +131,7 @@ impl State {
 
     /// The next event to send, if one may be sent now.
     fn next_to_send(&mut self) -> Option<u64> {
-        if self.retry_at <= Instant::now()
+        if self.is_retry_due()
             && let Some(number) = self.retry.pop_first()
         {
             return Some(number);
@@ -144,5 +144,56 @@ impl State {
         let (oldest, _) = self.pending.first_key_value()?;
         // A database remembers only so many numbers of a recorder.
         (number - oldest < width()).then_some(*number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::SettleResult;
+    use super::super::tests::{enqueue, kept, numbers, queue, settle};
+    use super::*;
+    use crate::broker::{PublishResult, Rejection};
+
+    #[test]
+    fn what_comes_before_events_are_taken_is_taken_with_them() {
+        let queue = queue();
+        enqueue(&queue, "x");
+        let mut source = queue.connect(1_000);
+        let mut calls = 0;
+        let taken = source.take(&mut || {
+            enqueue(&queue, "y");
+            calls += 1;
+        });
+        assert_eq!((taken.expect("the connection is the current one").len(), calls), (2, 1));
+        settle(&queue, vec![kept(0), kept(1)]);
+        let waiting = std::thread::spawn(move || source.take(&mut || {}).map(|taken| taken.len()));
+        enqueue(&queue, "z");
+        assert_eq!(waiting.join().expect("no panic"), Some(1), "it is woken");
+    }
+
+    #[test]
+    fn a_connection_that_has_sent_everything_is_woken_for_what_it_has_to_do() {
+        let queue = queue();
+        enqueue(&queue, "x");
+        let mut source = queue.connect(1_000);
+        assert_eq!(numbers(&mut source), [0]);
+        let waiting = std::thread::spawn(move || (source.take(&mut || {}).map(|taken| taken.len()), source));
+        let until_idle = || {
+            while !queue.state.lock().is_idle {
+                std::thread::yield_now();
+            }
+        };
+        until_idle();
+        let refused = PublishResult { number: 0, result: Err(Rejection::ForNow("not now".into())) };
+        assert!(matches!(queue.settle(vec![refused], Duration::from_secs(60)), SettleResult::Retry(_)));
+        let (taken, mut source) = waiting.join().expect("no panic");
+        assert_eq!(taken, Some(1), "it is sent again");
+        queue.close();
+        let waiting = std::thread::spawn(move || source.take(&mut || {}).is_none());
+        until_idle();
+        settle(&queue, vec![kept(0)]);
+        assert!(waiting.join().expect("no panic"), "there is no more to come");
     }
 }

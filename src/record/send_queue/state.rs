@@ -83,7 +83,7 @@ pub(super) struct State {
     pub(super) last_answer: u64,
     /// Bytes that may be in flight.
     pub(super) window_bytes: usize,
-    /// The connection has sent everything and sleeps until an event is enqueued.
+    /// The connection has sent everything, and sleeps until an event is enqueued or there is something else to do.
     pub(super) is_idle: bool,
     /// Bytes of all pending events.
     pub(super) bytes: usize,

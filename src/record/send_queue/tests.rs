@@ -6,7 +6,7 @@ use crate::record::FlushError;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn queue() -> Arc<SendQueue> {
+pub(super) fn queue() -> Arc<SendQueue> {
     let bounds = Bounds {
         events: 4,
         bytes: 1_000,
@@ -19,15 +19,15 @@ fn queue() -> Arc<SendQueue> {
     Arc::new(SendQueue::new(bounds, 1_000))
 }
 
-fn enqueue(queue: &SendQueue, payload: &str) -> Arc<Entry> {
+pub(super) fn enqueue(queue: &SendQueue, payload: &str) -> Arc<Entry> {
     queue.enqueue(Event::new("a", payload), Overflow::Refuse).expect("there is room")
 }
 
-fn numbers(source: &mut SendQueueSource) -> Vec<u64> {
+pub(super) fn numbers(source: &mut SendQueueSource) -> Vec<u64> {
     source.take(&mut || {}).expect("the connection is the current one").iter().map(|outgoing| outgoing.number).collect()
 }
 
-fn kept(number: u64) -> PublishResult {
+pub(super) fn kept(number: u64) -> PublishResult {
     PublishResult {
         number,
         result: Ok(Acknowledgement::ByStream { stream: "S".into(), sequence: Some(number + 1), duplicate: false }),
@@ -39,7 +39,7 @@ fn denial_of_a() -> Denial {
     Denial::parse("Permissions Violation for Publish to \"a\"").expect("a denial")
 }
 
-fn settle(queue: &SendQueue, results: Vec<PublishResult>) {
+pub(super) fn settle(queue: &SendQueue, results: Vec<PublishResult>) {
     assert_eq!(queue.settle(results, Duration::ZERO), SettleResult::Done);
 }
 
@@ -53,47 +53,6 @@ fn no_more_events_than_the_window_are_in_flight() {
     assert!(entries[0].outcome.get().is_none() && entries[1].outcome.get().is_some());
     settle(&queue, vec![kept(0)]);
     assert_eq!(numbers(&mut source), [2]);
-}
-
-#[test]
-fn what_comes_before_events_are_taken_is_taken_with_them() {
-    let queue = queue();
-    enqueue(&queue, "x");
-    let mut source = queue.connect(1_000);
-    let mut calls = 0;
-    let taken = source.take(&mut || {
-        enqueue(&queue, "y");
-        calls += 1;
-    });
-    assert_eq!((taken.expect("the connection is the current one").len(), calls), (2, 1));
-    settle(&queue, vec![kept(0), kept(1)]);
-    let waiting = std::thread::spawn(move || source.take(&mut || {}).map(|taken| taken.len()));
-    enqueue(&queue, "z");
-    assert_eq!(waiting.join().expect("no panic"), Some(1), "it is woken");
-}
-
-#[test]
-fn a_connection_that_has_sent_everything_is_woken_for_what_it_has_to_do() {
-    let queue = queue();
-    enqueue(&queue, "x");
-    let mut source = queue.connect(1_000);
-    assert_eq!(numbers(&mut source), [0]);
-    let waiting = std::thread::spawn(move || (source.take(&mut || {}).map(|taken| taken.len()), source));
-    let until_idle = || {
-        while !queue.state.lock().is_idle {
-            std::thread::yield_now();
-        }
-    };
-    until_idle();
-    let refused = PublishResult { number: 0, result: Err(Rejection::ForNow("not now".into())) };
-    assert!(matches!(queue.settle(vec![refused], MINUTE), SettleResult::Retry(_)));
-    let (taken, mut source) = waiting.join().expect("no panic");
-    assert_eq!(taken, Some(1), "it is sent again");
-    queue.close();
-    let waiting = std::thread::spawn(move || source.take(&mut || {}).is_none());
-    until_idle();
-    settle(&queue, vec![kept(0)]);
-    assert!(waiting.join().expect("no panic"), "there is no more to come");
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl JetStreamIntake {
         if let Some(gap) = delivery.take_missing() {
             self.add_missing(Some(gap), is_stored);
         }
-        let Some(message) = &mut self.received else { return true };
+        let message = self.received.as_mut().expect("a delivery is yielded with its message");
         if is_stored {
             self.reports.counters.duplicates.add(1);
             self.history.reached(mark);
