@@ -47,8 +47,11 @@ pub enum Acknowledgement {
 /// Why an event was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// No stream takes this subject, or none does at the moment.
+    /// No stream has this subject.
     NoStream,
+    /// A stream has this subject, or it is not known yet whether one has, and nobody takes the event at the moment: a cluster may be
+    /// electing a leader.
+    NoLeader,
     /// The server refuses it.
     ByServer(String),
     /// The server cannot take it at the moment.

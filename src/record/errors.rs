@@ -58,7 +58,7 @@ pub enum FailureReason {
     },
     /// No stream takes its subject. A server that has just started gives this answer too. So a
     /// [`NatsRecorder`](super::NatsRecorder) sends the event again until the answer is final: for half of `broker.timeout`, and for
-    /// 30 s if a stream has stored an event of this recorder before.
+    /// 30 s if the server says that a stream has its subject, or a stream has stored an event of this recorder before.
     #[error("no stream takes its subject; {MAKE_STREAM}")]
     NoStream,
     /// The server refused it; the text is the server's.

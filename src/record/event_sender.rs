@@ -12,8 +12,8 @@ use crate::counted;
 use crate::event_id::{EventIds, Identity};
 use crate::pipeline::{Condition, Signal};
 
-/// How long the answer that no stream takes an event is not final, from a server that has stored some before. A cluster gives this
-/// answer while it elects a leader and while it starts.
+/// How long the answer that no stream takes an event is not final, where a stream has its subject or has stored others. A cluster
+/// gives this answer while it elects a leader and while it starts.
 const LEADER_ELECTION: Duration = Duration::from_secs(30);
 
 /// How long a denial counts as trouble. Only some events may be denied, and the condition must not change with each of them.
@@ -160,10 +160,11 @@ impl EventSender {
             }
             let any_stored = results.iter().any(|result| result.result.is_ok());
             let timeout = self.config.broker.timeout;
-            let lacks_stream = results.iter().any(|result| matches!(result.result, Err(Rejection::NoStream)));
+            let any_refused = |why: &Rejection| results.iter().any(|result| result.result.as_ref().err() == Some(why));
+            let (lacks_stream, lacks_leader) = (any_refused(&Rejection::NoStream), any_refused(&Rejection::NoLeader));
             let patience = if let Some(patience) = self.queue.patience() {
                 patience
-            } else if self.queue.has_stored_any() {
+            } else if lacks_leader || self.queue.has_stored_any() {
                 LEADER_ELECTION.max(timeout)
             } else if lacks_stream && (self.expects_stream)() {
                 // The reason is known a little before a caller that waits as long gives up.

@@ -171,7 +171,9 @@ impl SendQueue {
                     };
                     Outcome::Recorded(RecordMetadata { destination })
                 }
-                Err(Rejection::NoStream) if pending.no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
+                Err(Rejection::NoStream | Rejection::NoLeader)
+                    if pending.no_stream.get_or_insert_with(Instant::now).elapsed() < patience =>
+                {
                     let subject = printable(pending.entry.event.subject()).into_owned();
                     state.schedule_retry(number, format!("no stream takes {subject} at the moment"));
                     continue;
@@ -180,7 +182,9 @@ impl SendQueue {
                     state.schedule_retry(number, what);
                     continue;
                 }
-                Err(Rejection::NoStream) => Outcome::Failed(pending.failure_reason(FailureReason::NoStream)),
+                Err(Rejection::NoStream | Rejection::NoLeader) => {
+                    Outcome::Failed(pending.failure_reason(FailureReason::NoStream))
+                }
                 Err(Rejection::ByServer(what)) => {
                     let what = expected_stream::explained(what, &pending.entry.event);
                     Outcome::Failed(pending.failure_reason(FailureReason::Refused(what)))

@@ -195,6 +195,21 @@ fn the_only_server_in_lame_duck_mode_is_waited_for() {
     oracle::is_exactly(&database, &kept);
 }
 
+#[test]
+fn a_recorder_that_starts_while_a_leader_is_elected_waits_for_it() {
+    let mut fixture = Fixture::new();
+    let leader = fixture.cluster.leader();
+    let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+    fixture.cluster.server(leader).kill();
+    let recorder = load::patient(fixture.config(&others));
+    let record = |number| recorder.record(Event::new("events.load", payload(number))).expect("taken");
+    let receipts: Vec<Receipt> = (0..1_000).map(record).collect();
+    for receipt in receipts {
+        receipt.wait(ELECTION).expect("stored by the next leader");
+    }
+    stays_well(|| recorder.health());
+}
+
 /// A recorder that publishes to subjects of its own, `events.NAME.0` to `events.NAME.9` in turn, at most so many events ahead of the rows.
 /// Returns subject, payload and sequence of each event.
 fn publisher(

@@ -17,6 +17,7 @@ use super::api_error::{ApiError, ErrorBody, code};
 use super::api_types::StreamInfo;
 use super::fast_batch::{BatchAnswer, BatchPlace};
 use super::known_streams::KnownStreams;
+use super::subject_streams::SubjectStreams;
 use crate::broker::publishing::{Acknowledgement, PublishResult, Rejection};
 use crate::config::is_stream_name;
 
@@ -27,6 +28,9 @@ const MAX_REJECTED_NAMES: usize = 100;
 const STREAM: &str = "stream-";
 const BOUND: &str = "bound-";
 const SUBJECT: &str = "subject-";
+
+/// Why a request without permission is abandoned.
+const DENIED: &str = "no permission";
 
 /// The error code while an identical event is being stored:
 /// <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
@@ -61,6 +65,11 @@ pub(super) struct AckVerifier {
     requests: Vec<ApiRequest>,
     /// Requests without an answer: the reply token, and when the request was made.
     open: BTreeMap<String, Instant>,
+    subjects: SubjectStreams,
+    /// The subject of each open request for the streams of a subject, by its reply token.
+    asked_subjects: BTreeMap<String, String>,
+    /// How many such requests there were.
+    subject_requests: u64,
     /// Results that wait until it is known whether their stream exists, by the stream's name.
     waiting: BTreeMap<String, Vec<PublishResult>>,
     rejected_names: BTreeSet<String>,
@@ -81,6 +90,9 @@ impl AckVerifier {
             timeout,
             requests: Vec::new(),
             open: BTreeMap::new(),
+            subjects: SubjectStreams::default(),
+            asked_subjects: BTreeMap::new(),
+            subject_requests: 0,
             waiting: BTreeMap::new(),
             rejected_names: BTreeSet::new(),
             incomplete_batches: BTreeSet::new(),
@@ -96,8 +108,9 @@ impl AckVerifier {
         for name in self.known.names() {
             self.request_stream_info(&name);
         }
-        for (at, subject) in subjects.iter().enumerate() {
-            self.request("STREAM.NAMES", format!("{SUBJECT}{at}"), json!({ "subject": subject }).to_string());
+        for subject in subjects {
+            self.subjects.ask(subject);
+            self.request_subject_streams(subject);
         }
     }
 
@@ -134,7 +147,7 @@ impl AckVerifier {
         subject_of: &dyn Fn(u64) -> Option<String>,
     ) -> Vec<PublishResult> {
         if let Ok(number) = response.token.parse() {
-            return self.event_result(number, response).into_iter().collect();
+            return self.event_result(number, response, subject_of).into_iter().collect();
         }
         if let Some(place) = BatchPlace::parse(response.token) {
             return self.batch_results(place, response);
@@ -148,20 +161,29 @@ impl AckVerifier {
         } else if let Some(name) = response.token.strip_prefix(BOUND) {
             self.handle_bound_streams(name, response)
         } else {
-            for name in bound_streams(response).unwrap_or_default() {
-                if !self.known.contains(&name) {
-                    self.request_stream_info(&name);
-                }
-            }
+            self.handle_subject_streams(response);
             Vec::new()
         }
     }
 
     /// The result that an answer contains for the event with this number.
-    fn event_result(&mut self, number: u64, response: &Response<'_>) -> Option<PublishResult> {
+    fn event_result(
+        &mut self,
+        number: u64,
+        response: &Response<'_>,
+        subject_of: &dyn Fn(u64) -> Option<String>,
+    ) -> Option<PublishResult> {
         let refused = |refused| Some(PublishResult { number, result: Err(refused) });
         match response.status {
-            Some("503") => return refused(Rejection::NoStream),
+            Some("503") => {
+                let may_have_a_stream = subject_of(number).is_some_and(|subject| {
+                    if self.subjects.ask(&subject) {
+                        self.request_subject_streams(&subject);
+                    }
+                    self.subjects.may_have(&subject)
+                });
+                return refused(if may_have_a_stream { Rejection::NoLeader } else { Rejection::NoStream });
+            }
             // For instance too many requests at the moment.
             Some(status) => return refused(Rejection::ForNow(format!("the server answers with status {status}"))),
             None => {}
@@ -237,6 +259,26 @@ impl AckVerifier {
         self.incomplete_batches.insert(first)
     }
 
+    /// Handles an answer to [`AckVerifier::request_subject_streams`].
+    fn handle_subject_streams(&mut self, response: &Response<'_>) {
+        let names = bound_streams(response);
+        if let Some(subject) = self.asked_subjects.remove(response.token) {
+            let has_none = match &names {
+                Ok(names) => names.is_empty(),
+                Err(failure) => {
+                    let no_jetstream = [code::NO_JETSTREAM, code::NO_JETSTREAM_FOR_ACCOUNT];
+                    !failure.is_temporary() || no_jetstream.iter().any(|code| failure.is_code(*code))
+                }
+            };
+            self.subjects.note(&subject, has_none);
+        }
+        for name in names.unwrap_or_default() {
+            if !self.known.contains(&name) {
+                self.request_stream_info(&name);
+            }
+        }
+    }
+
     fn handle_stream_info(
         &mut self,
         name: &str,
@@ -291,7 +333,7 @@ impl AckVerifier {
         let request = subject.trim_matches('"').strip_prefix(&self.prefix)?.strip_prefix(".STREAM.")?;
         let of_stream = request.strip_prefix("INFO.").map(|name| format!("{STREAM}{name}"));
         let is_denied = |token: &str| of_stream.as_ref().map_or(!token.starts_with(STREAM), |denied| denied == token);
-        Some(self.abandon(|token, _| is_denied(token), "no permission"))
+        Some(self.abandon(|token, _| is_denied(token), DENIED))
     }
 
     /// Abandons requests without an answer in time. Returns the results that waited for them.
@@ -306,9 +348,13 @@ impl AckVerifier {
     fn abandon(&mut self, which: impl Fn(&str, &Instant) -> bool, why: &str) -> Vec<PublishResult> {
         let abandoned = self.open.iter().filter(|(token, sent)| which(token, sent));
         let abandoned: Vec<String> = abandoned.map(|(token, _)| token.clone()).collect();
-        let mut results = Vec::new();
+        let (mut results, is_denied) = (Vec::new(), why == DENIED);
         for token in abandoned {
             self.open.remove(&token);
+            // Where nobody answers, a cluster may have no leader at all.
+            if let Some(subject) = self.asked_subjects.remove(&token).filter(|_| is_denied) {
+                self.subjects.note(&subject, true);
+            }
             let name = token.strip_prefix(STREAM).or_else(|| token.strip_prefix(BOUND));
             results.extend(name.map(|name| self.accept_unverified(name, why)).unwrap_or_default());
         }
@@ -328,6 +374,14 @@ impl AckVerifier {
         if !std::mem::replace(&mut self.has_noticed, true) {
             self.notice = Some(format!("{}; such answers are ignored, and the stream's answer is awaited", what()));
         }
+    }
+
+    /// Asks which streams have this subject.
+    fn request_subject_streams(&mut self, subject: &str) {
+        let reply = format!("{SUBJECT}{}", self.subject_requests);
+        self.subject_requests += 1;
+        self.asked_subjects.insert(reply.clone(), subject.to_owned());
+        self.request("STREAM.NAMES", reply, json!({ "subject": subject }).to_string());
     }
 
     fn request_stream_info(&mut self, name: &str) {

@@ -40,6 +40,7 @@ mod stream_comparison;
 mod stream_creation;
 mod stream_reader;
 mod stream_watch;
+mod subject_streams;
 mod takeover;
 mod unreadable_message;
 mod unstored_deliveries;

@@ -231,7 +231,7 @@ impl State {
         let event = &pending.entry.event;
         let subject = printable(event.subject());
         match rejection {
-            Rejection::NoStream => format!("no stream takes {subject} at the moment"),
+            Rejection::NoStream | Rejection::NoLeader => format!("no stream takes {subject} at the moment"),
             Rejection::ByServer(reason) => {
                 let reason = expected_stream::explained(printable(&reason).into_owned(), event);
                 format!("{subject} is refused: {reason}")

@@ -177,3 +177,32 @@ fn before_anything_is_sent_again_the_streams_are_asked() {
     verifier.handle(&Response { token: "stream-E", status: Some("503"), data: b"" }, &|_| None);
     assert!(verifier.needs_retry() && !verifier.is_open(), "a server that has just started");
 }
+
+#[test]
+fn an_event_that_nobody_takes_is_one_without_a_leader_if_its_subject_has_a_stream() {
+    let no_responders = |verifier: &mut AckVerifier| {
+        let results =
+            verifier.handle(&Response { token: "7", status: Some("503"), data: b"" }, &|_| Some("events.a".into()));
+        results.into_iter().next().and_then(|result| result.result.err()).expect("a rejection")
+    };
+    let after = |answer: &str| {
+        let mut verifier = verifier(MINUTE);
+        assert_eq!(no_responders(&mut verifier), Rejection::NoLeader, "not known yet");
+        assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.NAMES"]);
+        handle(&mut verifier, "subject-0", answer);
+        let rejection = no_responders(&mut verifier);
+        assert!(verifier.take_requests().iter().all(|request| request.reply != "subject-1"), "not asked each time");
+        rejection
+    };
+    assert_eq!(after(r#"{"streams":["E"]}"#), Rejection::NoLeader);
+    assert_eq!(after(r#"{"streams":null}"#), Rejection::NoStream);
+    let error = |code: u64, err_code: u64| {
+        json!({ "error": { "code": code, "err_code": err_code, "description": "" } }).to_string()
+    };
+    assert_eq!(after(&error(503, 10008)), Rejection::NoLeader, "JetStream is not available at the moment");
+    assert_eq!(after(&error(503, code::NO_JETSTREAM_FOR_ACCOUNT)), Rejection::NoStream);
+    let mut denied = verifier(MINUTE);
+    let _ = no_responders(&mut denied);
+    assert!(denied.handle_denial("\"$JS.API.STREAM.NAMES\"").is_some());
+    assert_eq!(no_responders(&mut denied), Rejection::NoStream);
+}
