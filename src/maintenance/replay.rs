@@ -288,7 +288,7 @@ impl Filling<'_> {
             return Ok(report);
         }
         drop(reader);
-        let filled = self.fill(database, (at, until.min(bounds.last)), bounds.keeps_acknowledged, &mut report);
+        let filled = self.fill(database, (at, until.min(bounds.last)), &bounds, &mut report);
         if let Err(Error::Cancelled { .. }) = filled {
             *cut = Some(report.clone());
         }
@@ -316,7 +316,7 @@ impl Filling<'_> {
         &self,
         database: Database,
         (start, end): (u64, u64),
-        keeps_acknowledged: bool,
+        bounds: &StreamBounds,
         report: &mut ReplayReport,
     ) -> Result<(), Error> {
         let Self { config, task, .. } = *self;
@@ -332,8 +332,8 @@ impl Filling<'_> {
             owner: owner(database.identity(), &file),
             history: database.history(&config.broker.stream)?,
             until: end,
-            keeps_acknowledged,
-            denied: denied(config)?,
+            keeps_acknowledged: bounds.keeps_acknowledged,
+            no_consumer: no_consumer(config, bounds)?,
             pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
         };
         let wanted = || task.report("connecting", 0, None, "events").is_ok();
@@ -430,8 +430,11 @@ impl Filling<'_> {
     }
 }
 
-/// What this user lacks to read through a consumer, if anything. Without it the server would never answer.
-fn denied(config: &Config) -> Result<Option<String>, Error> {
+/// Why not to read through a consumer, if anything speaks against it. To a request without permission the server would never answer.
+fn no_consumer(config: &Config, bounds: &StreamBounds) -> Result<Option<String>, Error> {
+    if bounds.limits_consumers {
+        return Ok(Some("it may have only so many consumers (max_consumers)".into()));
+    }
     let needed = permissions(config, BrokerUse::Replay);
     let verdicts = probe(&config.broker, &needed)?;
     let denied = needed.iter().zip(verdicts).find(|(_, verdict)| *verdict == Verdict::Denied);

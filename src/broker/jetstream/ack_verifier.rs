@@ -24,6 +24,9 @@ use crate::config::is_stream_name;
 /// The number of names to keep that are not a stream's.
 const MAX_REJECTED_NAMES: usize = 100;
 
+/// The number of requests for the streams of subjects that are open at a time, of those that refused events cause.
+const MAX_SUBJECT_REQUESTS: usize = 32;
+
 /// The prefixes of the reply tokens of our requests.
 const STREAM: &str = "stream-";
 const BOUND: &str = "bound-";
@@ -177,7 +180,7 @@ impl AckVerifier {
         match response.status {
             Some("503") => {
                 let may_have_a_stream = subject_of(number).is_some_and(|subject| {
-                    if self.subjects.ask(&subject) {
+                    if self.asked_subjects.len() < MAX_SUBJECT_REQUESTS && self.subjects.ask(&subject) {
                         self.request_subject_streams(&subject);
                     }
                     self.subjects.may_have(&subject)

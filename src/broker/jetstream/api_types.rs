@@ -81,6 +81,18 @@ pub(super) struct StreamConfig {
     pub(super) sources: Option<Vec<UpstreamStream>>,
 }
 
+impl StreamConfig {
+    /// Whether it keeps messages until a limit is reached, and does not remove them when they are acknowledged.
+    pub(super) fn keeps_acknowledged(&self) -> bool {
+        self.retention == "limits"
+    }
+
+    /// Whether there may be only so many consumers. One that reads the stream for a command would take the place of another.
+    pub(super) fn limits_consumers(&self) -> bool {
+        self.max_consumers > 0
+    }
+}
+
 /// A stream that a mirror or a stream with sources copies from.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct UpstreamStream {

@@ -21,8 +21,8 @@ pub struct ReplayOptions {
     pub until: u64,
     /// Whether the stream keeps messages that are acknowledged.
     pub keeps_acknowledged: bool,
-    /// Why this user cannot use a consumer; `None` if it can.
-    pub denied: Option<String>,
+    /// Why not to use a consumer; `None` where one may be made.
+    pub no_consumer: Option<String>,
     /// The largest number of events that the pipeline holds.
     pub pipeline_holds: usize,
 }
@@ -48,8 +48,8 @@ impl ReplayIntake {
         stop: &Signal,
         reports: &Reports,
     ) -> Result<Self, Error> {
-        let ReplayOptions { owner, history, until, keeps_acknowledged, denied, pipeline_holds } = options;
-        if let Some(reason) = denied.filter(|_| keeps_acknowledged) {
+        let ReplayOptions { owner, history, until, keeps_acknowledged, no_consumer, pipeline_holds } = options;
+        if let Some(reason) = no_consumer.filter(|_| keeps_acknowledged) {
             without_consumer(&config.stream, &reason);
         } else if keeps_acknowledged {
             let drain_to = Some(until);

@@ -18,7 +18,7 @@ use nats::HeaderMap;
 
 use super::api::{self, Api};
 use super::api_error::{ApiError, code, to_error};
-use super::api_types::{MessageQuery, StoredMessage, StreamInfo};
+use super::api_types::{MessageQuery, StoredMessage, StreamInfo, StreamState};
 use super::{partition, poison, stored_subjects};
 use crate::broker::connection::{Cluster, Denials, Link};
 use crate::broker::{broker_error, headers};
@@ -56,6 +56,21 @@ pub struct StreamBounds {
     pub last: u64,
     /// Whether the stream keeps messages until a limit is reached, and does not remove them when they are acknowledged.
     pub keeps_acknowledged: bool,
+    /// Whether the number of its consumers is limited.
+    pub limits_consumers: bool,
+}
+
+impl StreamBounds {
+    /// Of a stream in this state.
+    fn of(stream: &StreamInfo, state: &StreamState) -> Self {
+        Self {
+            created: stream.created.clone(),
+            first: state.first_seq.max(1),
+            last: state.last_seq,
+            keeps_acknowledged: stream.config.keeps_acknowledged(),
+            limits_consumers: stream.config.limits_consumers(),
+        }
+    }
 }
 
 /// A message as the stream holds it.
@@ -135,12 +150,7 @@ impl StreamReader {
     /// [`Error::Broker`]: no answer, or there is no such stream any more.
     pub fn bounds(&self) -> Result<StreamBounds, Error> {
         let stream = self.info()?;
-        Ok(StreamBounds {
-            created: stream.created,
-            first: stream.state.first_seq.max(1),
-            last: stream.state.last_seq,
-            keeps_acknowledged: stream.config.retention == "limits",
-        })
+        Ok(StreamBounds::of(&stream, &stream.state))
     }
 
     /// The messages in this range of sequences that one of the filters matches, in order. Messages that are deleted meanwhile may be

@@ -206,3 +206,19 @@ fn an_event_that_nobody_takes_is_one_without_a_leader_if_its_subject_has_a_strea
     assert!(denied.handle_denial("\"$JS.API.STREAM.NAMES\"").is_some());
     assert_eq!(no_responders(&mut denied), Rejection::NoStream);
 }
+
+#[test]
+fn few_subjects_are_asked_for_at_a_time() {
+    let mut verifier = verifier(MINUTE);
+    for number in 0..1_000 {
+        let refused = Response { token: &number.to_string(), status: Some("503"), data: b"" };
+        verifier.handle(&refused, &|number| Some(format!("events.{number}")));
+    }
+    assert_eq!(asked(&mut verifier).len(), MAX_SUBJECT_REQUESTS);
+    for number in 0..MAX_SUBJECT_REQUESTS {
+        handle(&mut verifier, &format!("subject-{number}"), r#"{"streams":null}"#);
+    }
+    let refused = Response { token: "999", status: Some("503"), data: b"" };
+    verifier.handle(&refused, &|_| Some("events.999".into()));
+    assert_eq!(asked(&mut verifier).len(), 1, "the next");
+}

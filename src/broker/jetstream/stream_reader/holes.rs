@@ -50,12 +50,7 @@ impl StreamReader {
             let (now, deleted) = self.api().deleted(&self.config.stream).map_err(|failure| self.explain(&failure))?;
             (state, listed) = (now, Some(deleted));
         }
-        let bounds = StreamBounds {
-            created: stream.created.clone(),
-            first: state.first_seq.max(1),
-            last: state.last_seq,
-            keeps_acknowledged: stream.config.retention == "limits",
-        };
+        let bounds = StreamBounds::of(&stream, &state);
         let before = Gap::of(1, bounds.first - 1);
         let absent = listed.map(|mut listed| {
             if let Some(gap) = before {
@@ -110,7 +105,7 @@ impl StreamReader {
 fn reasons(config: &StreamConfig) -> Reasons {
     let mut at_start = Vec::new();
     let mut between = Vec::new();
-    if config.retention != "limits" {
+    if !config.keeps_acknowledged() {
         let removed = format!("its {} retention removes acknowledged messages", config.retention);
         at_start.push(removed.clone());
         between.push(removed);

@@ -48,7 +48,7 @@ impl StreamReader {
     /// [`Error::Broker`].
     pub fn parts<'r>(&'r self, filters: &'r [Filter], range: RangeInclusive<u64>) -> Result<StreamParts<'r>, Error> {
         let config = self.info()?.config;
-        let may_consume = config.retention == "limits" && config.max_consumers <= 0;
+        let may_consume = config.keeps_acknowledged() && !config.limits_consumers();
         let (next, last) = range.into_inner();
         Ok(StreamParts { reader: self, filters, next, last, step: FIRST, consumer: None, may_consume })
     }
