@@ -25,7 +25,10 @@ pub(super) const RESOLVE_CONFLICT: &str =
 
 /// The time between two looks at a consumer at which no request waits. A collector that polls (`broker.prefetch.poll_interval`)
 /// requests more often.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long a consumer that was seen in use must deliver nothing to count as unused. Its collector may have been held up.
+pub(super) const QUIET: Duration = Duration::from_secs(1);
 
 /// How long to wait for one answer. Nobody answers for a consumer whose server is down.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -125,8 +128,15 @@ impl Claims {
     /// Lists the consumers with this identity, and requests the state of those that this process has not created.
     /// `previous` is the consumer of its last session, which counts as its own. A user without permission gets an empty
     /// list. Repeats the request until `timeout`: there is no answer while a cluster has no leader, and such a request is
-    /// lost.
-    pub(super) fn list(api: &Api<'_>, stream: &str, owner: &Owner, previous: Option<&str>, timeout: Duration) -> Self {
+    /// lost. A consumer that delivers nothing for `quiet` counts as unused.
+    pub(super) fn list(
+        api: &Api<'_>,
+        stream: &str,
+        owner: &Owner,
+        previous: Option<&str>,
+        timeout: Duration,
+        quiet: Duration,
+    ) -> Self {
         let (until, quick) = (Instant::now() + timeout, with_short_timeout(api));
         let is_over =
             || Instant::now() >= until || api.link.lost().is_raised() || api.stop.is_some_and(Signal::is_raised);
@@ -153,25 +163,33 @@ impl Claims {
             found.push(claim);
         }
         let mut claims = Self { found, list_error: None };
-        claims.look_again(api, stream);
+        claims.look_again(api, stream, quiet);
         claims
     }
 
-    /// Looks for consumers that a collector polls: mostly no request waits at them, but they deliver. Takes a moment if there is a
-    /// consumer that may be one.
-    fn look_again(&mut self, api: &Api<'_>, stream: &str) {
+    /// Looks for consumers that a collector polls: mostly no request waits at them, but they deliver. Takes as long as `time` if there is a
+    /// consumer that may be one and delivers nothing.
+    fn look_again(&mut self, api: &Api<'_>, stream: &str, time: Duration) {
         let may_be_polled =
             |claim: &&mut Claim| !claim.is_in_use() && claim.delivered().is_some_and(|number| number > 0);
         let mut quiet: Vec<&mut Claim> = self.found.iter_mut().filter(may_be_polled).collect();
         if quiet.is_empty() {
             return;
         }
-        std::thread::sleep(LOOK_AGAIN);
-        for claim in &mut quiet {
-            let before = claim.delivered();
-            if let Some(info) = ask(api, stream, &claim.name) {
-                claim.info = Some(info);
-                claim.delivers = claim.delivered() != before;
+        let until = Instant::now() + time;
+        loop {
+            std::thread::sleep(LOOK_AGAIN);
+            for claim in &mut quiet {
+                let before = claim.delivered();
+                if let Some(info) = ask(api, stream, &claim.name) {
+                    claim.info = Some(info);
+                    claim.delivers = claim.delivered() != before;
+                }
+            }
+            quiet.retain(|claim| !claim.is_in_use());
+            let is_over = Instant::now() >= until || api.stop.is_some_and(Signal::is_raised);
+            if is_over || quiet.is_empty() {
+                return;
             }
         }
     }

@@ -183,6 +183,7 @@ impl JetStreamIntake {
             owner: &self.owner,
             previous: self.consumer.as_deref(),
             paused: self.paused.as_deref(),
+            is_contested: self.contested.is_some(),
             history: self.history.epochs(),
             may_create,
             subjects: (!self.subjects.is_empty()).then_some(&self.subjects),

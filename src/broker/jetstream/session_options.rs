@@ -15,6 +15,8 @@ pub(super) struct SessionOptions<'a> {
     pub(super) previous: Option<&'a str>,
     /// When that consumer's pause ends.
     pub(super) paused: Option<&'a str>,
+    /// Another collector seemed to use a consumer of ours.
+    pub(super) is_contested: bool,
     /// The progress in each epoch of the stream, the latest last.
     pub(super) history: &'a [EpochProgress],
     /// Whether a missing stream may be created.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::api::Api;
 use super::api_error::{ApiError, code, to_error};
 use super::api_types::{AccountInfo, StreamInfo};
-use super::claims::{Claim, Claims};
+use super::claims::{Claim, Claims, LOOK_AGAIN};
 use super::local_filter::consumer_filters;
 use super::partition;
 use super::retention::Retention;
@@ -50,8 +50,8 @@ fn describe(
     let settings = &stream.config;
     let resume = find_resume_point(api, config, position.history, 0, stream)?;
     let retention = Retention::of(stream, config, position.pipeline_holds);
-    let claims =
-        position.owner.map(|owner| Claims::list(api, &config.stream, owner, None, api.timeout)).unwrap_or_default();
+    let list = |owner| Claims::list(api, &config.stream, owner, None, api.timeout, LOOK_AGAIN);
+    let claims = position.owner.map(list).unwrap_or_default();
     Ok(StreamStatus {
         subjects: settings.subjects.clone(),
         collected: stored_subjects::collected(config, settings),

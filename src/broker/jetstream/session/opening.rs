@@ -10,7 +10,7 @@ use crate::broker::jetstream::api::Api;
 use crate::broker::jetstream::api_error::{ApiError, to_error};
 use crate::broker::jetstream::api_types::{MAX_LISTED_DELETES, StreamInfo, StreamState};
 use crate::broker::jetstream::backlog::Backlog;
-use crate::broker::jetstream::claims::Claims;
+use crate::broker::jetstream::claims::{Claims, LOOK_AGAIN, QUIET};
 use crate::broker::jetstream::consumer;
 use crate::broker::jetstream::consumer_request::{ConsumerRequest, CreatedConsumer};
 use crate::broker::jetstream::consumer_watch::ConsumerWatch;
@@ -47,7 +47,8 @@ impl JetStreamSession {
             (resume.lost_events, resume.notice) = (0, None);
         }
         let ask_for_claims = |timeout| {
-            let claims = Claims::list(&api, &config.stream, options.owner, options.previous, timeout);
+            let quiet = if options.is_contested { QUIET } else { LOOK_AGAIN };
+            let claims = Claims::list(&api, &config.stream, options.owner, options.previous, timeout, quiet);
             let conflict = claims.contested().map(|claim| claim.conflict(&link.server().address, &config.stream));
             conflict.map_or(Ok(claims), Err)
         };
