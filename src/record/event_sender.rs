@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::NatsRecorderConfig;
-use super::send_queue::{SendQueue, SettleResult};
-use crate::broker::{Cluster, KnownStreams, Liveness, Publisher, Reconnect, Rejection};
+use super::send_queue::{Patience, SendQueue, SettleResult};
+use crate::broker::{Cluster, KnownStreams, Liveness, PublishResult, Publisher, Reconnect, Rejection};
 use crate::config::Mode;
 use crate::counted;
 use crate::event_id::{EventIds, Identity};
@@ -159,19 +159,7 @@ impl EventSender {
                 liveness.answered(Instant::now());
             }
             let any_stored = results.iter().any(|result| result.result.is_ok());
-            let timeout = self.config.broker.timeout;
-            let any_refused = |why: &Rejection| results.iter().any(|result| result.result.as_ref().err() == Some(why));
-            let (lacks_stream, lacks_leader) = (any_refused(&Rejection::NoStream), any_refused(&Rejection::NoLeader));
-            let patience = if let Some(patience) = self.queue.patience() {
-                patience
-            } else if lacks_leader || self.queue.has_stored_any() {
-                LEADER_ELECTION.max(timeout)
-            } else if lacks_stream && (self.expects_stream)() {
-                // The reason is known a little before a caller that waits as long gives up.
-                timeout.mul_f64(0.9)
-            } else {
-                timeout / 2
-            };
+            let patience = self.patience(&results);
             if let SettleResult::Retry(reason) = self.queue.settle(results, patience) {
                 self.condition.degrade(format!("{reason}; sending again"));
             } else if any_stored && Instant::now() >= denied_until {
@@ -201,6 +189,24 @@ impl EventSender {
                 return silent.to_string();
             }
         }
+    }
+
+    /// How long these events are sent again if no stream takes them.
+    fn patience(&self, results: &[PublishResult]) -> Patience {
+        if let Some(patience) = self.queue.patience() {
+            return patience.into();
+        }
+        let timeout = self.config.broker.timeout;
+        let lacks_stream = || results.iter().any(|result| matches!(result.result, Err(Rejection::NoStream)));
+        let no_stream = if self.queue.has_stored_any() {
+            LEADER_ELECTION.max(timeout)
+        } else if lacks_stream() && (self.expects_stream)() {
+            // The reason is known a little before a caller that waits as long gives up.
+            timeout.mul_f64(0.9)
+        } else {
+            timeout / 2
+        };
+        Patience { no_stream, no_leader: LEADER_ELECTION.max(timeout) }
     }
 }
 

@@ -54,6 +54,25 @@ pub(super) enum SettleResult {
     Retry(String),
 }
 
+/// How long an event is sent again that no stream takes: where no stream has its subject, and where one has or may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) no_stream: Duration,
+    pub(super) no_leader: Duration,
+}
+
+impl From<Duration> for Patience {
+    fn from(patience: Duration) -> Self {
+        Self { no_stream: patience, no_leader: patience }
+    }
+}
+
+impl Patience {
+    fn after(self, refused: &Rejection) -> Duration {
+        if *refused == Rejection::NoLeader { self.no_leader } else { self.no_stream }
+    }
+}
+
 /// Not its events: a receipt's `Debug` would show those of all others.
 impl fmt::Debug for SendQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,7 +151,8 @@ impl SendQueue {
 
     /// Sets the outcomes that the answers state. For `patience`, the answer that no stream takes an event is not final: a server
     /// that has just started gives it too.
-    pub(super) fn settle(&self, results: Vec<PublishResult>, patience: Duration) -> SettleResult {
+    pub(super) fn settle(&self, results: Vec<PublishResult>, patience: impl Into<Patience>) -> SettleResult {
+        let patience = patience.into();
         if results.is_empty() {
             return SettleResult::Done;
         }
@@ -147,7 +167,7 @@ impl SendQueue {
                 Err(refused)
                     if self.bounds.patience.is_some()
                         && !refused.is_too_large()
-                        && (refused.may_pass() || state.is_held(number, patience)) =>
+                        && (refused.may_pass() || state.is_held(number, patience.after(&refused))) =>
                 {
                     let reason = state.refusal_of(number, refused);
                     state.schedule_retry(number, reason);
@@ -171,8 +191,8 @@ impl SendQueue {
                     };
                     Outcome::Recorded(RecordMetadata { destination })
                 }
-                Err(Rejection::NoStream | Rejection::NoLeader)
-                    if pending.no_stream.get_or_insert_with(Instant::now).elapsed() < patience =>
+                Err(refused @ (Rejection::NoStream | Rejection::NoLeader))
+                    if pending.no_stream.get_or_insert_with(Instant::now).elapsed() < patience.after(&refused) =>
                 {
                     let subject = printable(pending.entry.event.subject()).into_owned();
                     state.schedule_retry(number, format!("no stream takes {subject} at the moment"));

@@ -202,7 +202,8 @@ fn a_recorder_that_starts_while_a_leader_is_elected_waits_for_it() {
     let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
     fixture.cluster.server(leader).kill();
     let recorder = load::patient(fixture.config(&others));
-    let record = |number| recorder.record(Event::new("events.load", payload(number))).expect("taken");
+    let record =
+        |number: u64| recorder.record(Event::new(format!("events.load.{number}"), payload(number))).expect("taken");
     let receipts: Vec<Receipt> = (0..1_000).map(record).collect();
     for receipt in receipts {
         receipt.wait(ELECTION).expect("stored by the next leader");

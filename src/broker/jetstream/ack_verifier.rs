@@ -24,9 +24,6 @@ use crate::config::is_stream_name;
 /// The number of names to keep that are not a stream's.
 const MAX_REJECTED_NAMES: usize = 100;
 
-/// The number of requests for the streams of subjects that are open at a time, of those that refused events cause.
-const MAX_SUBJECT_REQUESTS: usize = 32;
-
 /// The prefixes of the reply tokens of our requests.
 const STREAM: &str = "stream-";
 const BOUND: &str = "bound-";
@@ -112,9 +109,9 @@ impl AckVerifier {
             self.request_stream_info(&name);
         }
         for subject in subjects {
-            self.subjects.ask(subject);
-            self.request_subject_streams(subject);
+            self.subjects.want(subject);
         }
+        self.request_subject_streams();
     }
 
     /// Whether requests have no answer yet.
@@ -180,9 +177,8 @@ impl AckVerifier {
         match response.status {
             Some("503") => {
                 let may_have_a_stream = subject_of(number).is_some_and(|subject| {
-                    if self.asked_subjects.len() < MAX_SUBJECT_REQUESTS && self.subjects.ask(&subject) {
-                        self.request_subject_streams(&subject);
-                    }
+                    self.subjects.want(&subject);
+                    self.request_subject_streams();
                     self.subjects.may_have(&subject)
                 });
                 return refused(if may_have_a_stream { Rejection::NoLeader } else { Rejection::NoStream });
@@ -267,13 +263,15 @@ impl AckVerifier {
         let names = bound_streams(response);
         if let Some(subject) = self.asked_subjects.remove(response.token) {
             let has_none = match &names {
-                Ok(names) => names.is_empty(),
+                Ok(names) => Some(names.is_empty()),
                 Err(failure) => {
                     let no_jetstream = [code::NO_JETSTREAM, code::NO_JETSTREAM_FOR_ACCOUNT];
-                    !failure.is_temporary() || no_jetstream.iter().any(|code| failure.is_code(*code))
+                    let is_final = !failure.is_temporary() || no_jetstream.iter().any(|code| failure.is_code(*code));
+                    is_final.then_some(true)
                 }
             };
-            self.subjects.note(&subject, has_none);
+            self.subjects.answered(&subject, has_none);
+            self.request_subject_streams();
         }
         for name in names.unwrap_or_default() {
             if !self.known.contains(&name) {
@@ -354,9 +352,12 @@ impl AckVerifier {
         let (mut results, is_denied) = (Vec::new(), why == DENIED);
         for token in abandoned {
             self.open.remove(&token);
-            // Where nobody answers, a cluster may have no leader at all.
-            if let Some(subject) = self.asked_subjects.remove(&token).filter(|_| is_denied) {
-                self.subjects.note(&subject, true);
+            if let Some(subject) = self.asked_subjects.remove(&token) {
+                // Where nobody answers, a cluster may have no leader at all.
+                self.subjects.answered(&subject, None);
+                if is_denied {
+                    self.subjects.deny();
+                }
             }
             let name = token.strip_prefix(STREAM).or_else(|| token.strip_prefix(BOUND));
             results.extend(name.map(|name| self.accept_unverified(name, why)).unwrap_or_default());
@@ -379,12 +380,14 @@ impl AckVerifier {
         }
     }
 
-    /// Asks which streams have this subject.
-    fn request_subject_streams(&mut self, subject: &str) {
-        let reply = format!("{SUBJECT}{}", self.subject_requests);
-        self.subject_requests += 1;
-        self.asked_subjects.insert(reply.clone(), subject.to_owned());
-        self.request("STREAM.NAMES", reply, json!({ "subject": subject }).to_string());
+    /// Asks which streams have the next subjects that are to be asked for.
+    fn request_subject_streams(&mut self) {
+        while let Some(subject) = self.subjects.next_to_ask() {
+            let reply = format!("{SUBJECT}{}", self.subject_requests);
+            self.subject_requests += 1;
+            self.request("STREAM.NAMES", reply.clone(), json!({ "subject": subject }).to_string());
+            self.asked_subjects.insert(reply, subject);
+        }
     }
 
     fn request_stream_info(&mut self, name: &str) {
