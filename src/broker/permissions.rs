@@ -222,8 +222,8 @@ impl List<'_> {
 
     fn recorder(self) -> Self {
         self.of_stream("STREAM.INFO", "", "how long the stream recognises a repeated event")
-            .request("STREAM.NAMES", "STREAM.NAMES", "", "tell a stream's answer from that of another program")
-            .only_if("other programs answer on the events' subjects")
+            .request("STREAM.NAMES", "STREAM.NAMES", "", "find out whether an event that nobody takes has a stream")
+            .only_if("a cluster may elect a leader meanwhile, or other programs answer on the events' subjects")
             .of_stream("STREAM.MSG.GET", NO_REQUEST, "look for an event before it is sent again")
             .only_if("an event has no answer for longer than the stream's duplicate window")
     }
