@@ -1,5 +1,6 @@
 //! A cluster of three whose servers leave and whose leaders change: whoever is connected goes on with another server.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,8 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use catchment::config::{BrokerConfig, Mode};
+use catchment::record::Identity;
 use catchment::{Collector, Config, Event, Receipt, Recorder};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::cluster::Cluster;
 use crate::support::collector::Collector as Process;
@@ -106,6 +108,56 @@ fn a_leader_killed_under_load_costs_and_doubles_nothing() {
     well(|| collector.health());
     collector.stop(Duration::from_secs(10)).expect("stops");
     oracle::is_exactly(&database, &kept);
+}
+
+#[test]
+fn leaders_killed_or_stepping_down_cost_no_event_of_a_batch() {
+    const EVENTS: u64 = 30_000;
+    if !needs((2, 14), "batches") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = json!({ "storage": "file", "num_replicas": 3, "allow_batched": true });
+    let mut cluster = Cluster::start_with(folder.path(), &settings);
+    cluster.is_in_step();
+    let database = folder.path().join("a.db");
+    let leader = cluster.leader();
+    let broker = |cluster: &Cluster| with(quick(""), |config| config.servers = cluster.urls());
+    let collector = collector(broker(&cluster), database.clone());
+    let recorder = load::patient_with(broker(&cluster), Identity::Database);
+    let committed = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&committed);
+    let publisher = std::thread::spawn(move || {
+        let record = |number: u64| {
+            while number >= seen.load(Ordering::Relaxed) + 8_000 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            recorder.record(Event::new("events.load", payload(number))).expect("taken")
+        };
+        let receipts: Vec<Receipt> = (0..EVENTS).map(record).collect();
+        recorder.close(ELECTION).expect("all are in the stream");
+        receipts.into_iter().for_each(|receipt| drop(receipt.wait(Duration::ZERO).expect("stored")));
+    });
+    let reaches = |rows: u64| {
+        eventually_within(ELECTION, &format!("{rows} rows"), &mut || {
+            let now = oracle::count(&database);
+            committed.store(now, Ordering::Relaxed);
+            (now >= rows).then_some(())
+        });
+    };
+    reaches(3_000);
+    cluster.server(leader).kill();
+    reaches(12_000);
+    cluster.server(leader).restart();
+    cluster.is_in_step();
+    cluster.step_down();
+    reaches(EVENTS);
+    publisher.join().expect("it published");
+    collector.stop(Duration::from_secs(10)).expect("stops");
+    let expected: BTreeSet<String> = (0..EVENTS).map(payload).collect();
+    let found = oracle::payloads(&database);
+    assert_eq!(found.len() as u64, EVENTS, "none twice");
+    assert!(found.into_iter().collect::<BTreeSet<_>>() == expected, "each is there");
 }
 
 #[test]
