@@ -136,7 +136,9 @@ fn leaders_killed_or_stepping_down_cost_no_event_of_a_batch() {
         };
         let receipts: Vec<Receipt> = (0..EVENTS).map(record).collect();
         recorder.close(ELECTION).expect("all are in the stream");
-        receipts.into_iter().for_each(|receipt| drop(receipt.wait(Duration::ZERO).expect("stored")));
+        for receipt in receipts {
+            receipt.wait(Duration::ZERO).expect("stored");
+        }
     });
     let reaches = |rows: u64| {
         eventually_within(ELECTION, &format!("{rows} rows"), &mut || {
