@@ -29,9 +29,6 @@ const STREAM: &str = "stream-";
 const BOUND: &str = "bound-";
 const SUBJECT: &str = "subject-";
 
-/// Why a request without permission is abandoned.
-const DENIED: &str = "no permission";
-
 /// The error code while an identical event is being stored:
 /// <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
 const DUPLICATE_IN_PROCESS: u64 = 10158;
@@ -334,7 +331,10 @@ impl AckVerifier {
         let request = subject.trim_matches('"').strip_prefix(&self.prefix)?.strip_prefix(".STREAM.")?;
         let of_stream = request.strip_prefix("INFO.").map(|name| format!("{STREAM}{name}"));
         let is_denied = |token: &str| of_stream.as_ref().map_or(!token.starts_with(STREAM), |denied| denied == token);
-        Some(self.abandon(|token, _| is_denied(token), DENIED))
+        if request == "NAMES" {
+            self.subjects.deny();
+        }
+        Some(self.abandon(|token, _| is_denied(token), "no permission"))
     }
 
     /// Abandons requests without an answer in time. Returns the results that waited for them.
@@ -349,15 +349,12 @@ impl AckVerifier {
     fn abandon(&mut self, which: impl Fn(&str, &Instant) -> bool, why: &str) -> Vec<PublishResult> {
         let abandoned = self.open.iter().filter(|(token, sent)| which(token, sent));
         let abandoned: Vec<String> = abandoned.map(|(token, _)| token.clone()).collect();
-        let (mut results, is_denied) = (Vec::new(), why == DENIED);
+        let mut results = Vec::new();
         for token in abandoned {
             self.open.remove(&token);
             if let Some(subject) = self.asked_subjects.remove(&token) {
                 // Where nobody answers, a cluster may have no leader at all.
                 self.subjects.answered(&subject, None);
-                if is_denied {
-                    self.subjects.deny();
-                }
             }
             let name = token.strip_prefix(STREAM).or_else(|| token.strip_prefix(BOUND));
             results.extend(name.map(|name| self.accept_unverified(name, why)).unwrap_or_default());
