@@ -122,9 +122,13 @@ fn leaders_killed_or_stepping_down_cost_no_event_of_a_batch() {
     cluster.is_in_step();
     let database = folder.path().join("a.db");
     let leader = cluster.leader();
-    let broker = |cluster: &Cluster| with(quick(""), |config| config.servers = cluster.urls());
-    let collector = collector(broker(&cluster), database.clone());
-    let recorder = load::patient_with(broker(&cluster), Identity::Database);
+    // Both are connected to the one that dies.
+    let urls = cluster.urls();
+    let broker = with(quick(""), |config| {
+        config.servers = [leader, (leader + 1) % 3, (leader + 2) % 3].map(|at| urls[at].clone()).into();
+    });
+    let collector = collector(broker.clone(), database.clone());
+    let recorder = load::patient_with(broker, Identity::Database);
     let committed = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&committed);
     let publisher = std::thread::spawn(move || {

@@ -3,6 +3,7 @@
 //! The consumer is disposable: each session creates one at the position reached, because only the database's ledger
 //! decides what the progress is. Within a session every delivery must have the next consumer sequence.
 
+mod item;
 mod opening;
 
 use std::sync::Arc;
@@ -12,11 +13,12 @@ use crossbeam_channel::TryRecvError;
 use nats::Message;
 use serde_json::json;
 
+pub(super) use self::item::{Delivery, Item, NotCollected};
 use super::api::{self, Api};
 use super::api_types::{ConsumerInfo, MessageQuery, StreamInfo, nanoseconds};
 use super::backlog::Backlog;
 use super::consumer_watch::{ConsumerState, ConsumerWatch};
-use super::delivery_metadata::{self, DeliveryMetadata};
+use super::delivery_metadata;
 use super::gaps::GapWatch;
 use super::local_filter::LocalFilter;
 use super::partition;
@@ -86,47 +88,10 @@ pub(super) struct JetStreamSession {
     pub(super) passed: u64,
 }
 
-/// What a session yields.
-pub(super) enum Item {
-    /// The next delivery in order. Its message was received.
-    Delivery(Delivery),
-    /// The next delivery in order, which the configured subjects do not include. It only has to be acknowledged.
-    NotCollected(NotCollected),
-    /// Nothing was received within the wait.
-    Nothing,
-    /// The session has ended. The text says why.
-    Over(String),
-}
-
-/// A received event that is not collected.
-pub(super) struct NotCollected {
-    pub(super) metadata: DeliveryMetadata,
-    /// The missing sequences directly before it.
-    pub(super) missing: Option<Gap>,
-    /// Acknowledges it.
-    pub(super) reply: Option<String>,
-}
-
-/// What is known of a received event beside its message.
-pub(super) struct Delivery {
-    pub(super) metadata: DeliveryMetadata,
-    /// The number of missing sequences directly before it.
-    pub(super) missing: u64,
-}
-
-impl Delivery {
-    /// The missing sequences directly before it. Returned once.
-    pub(super) fn take_missing(&mut self) -> Option<Gap> {
-        let missing = std::mem::take(&mut self.missing);
-        let last = self.metadata.mark.sequence.saturating_sub(1);
-        if missing == 0 { None } else { Gap::of(last + 1 - missing, last) }
-    }
-}
-
 impl JetStreamSession {
     /// The next delivery. Its message is put into `received`, because a message is large, and moving it about costs more than handling it.
-    /// Blocks at most for `wait`, and not past the stop. While it reads earlier deliveries that
-    /// were not stored, it blocks for the time-out of a request.
+    /// Blocks at most for `wait`, and not past the stop. While it reads earlier deliveries that were not stored, it blocks for the
+    /// time-out of a request.
     pub(super) fn next(&mut self, received: &mut Option<Message>, wait: Duration, stop: &Signal) -> Item {
         if let Some(item) = self.next_unstored(received, stop) {
             return item;
