@@ -25,6 +25,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use catchment::unversioned::broker::Server;
+use catchment::unversioned::wake_on_time;
 
 /// Events per second, while there are any.
 const RATE: u64 = 50_000;
@@ -187,6 +188,7 @@ impl Bench {
             // Queries and echo take turns.
             let first = start + PAUSE * number / ASKERS;
             thread::spawn(move || {
+                wake_on_time();
                 let mut took = Took::default();
                 let due = (0..).map(|turn| first + PAUSE * turn);
                 for (turn, due) in due.take_while(|due| *due < first + Duration::from_secs(SECONDS)).enumerate() {

@@ -170,6 +170,8 @@ mod subject;
 mod task;
 pub mod testing;
 mod time_stamp;
+#[cfg(feature = "cli")]
+mod timer_slack;
 mod upkeep;
 
 pub use collect::{Collector, Reloaded, Status, Until};
@@ -208,6 +210,8 @@ pub mod unversioned {
 
     #[cfg(feature = "cli")]
     pub use crate::cli::run_command;
+    #[cfg(feature = "cli")]
+    pub use crate::timer_slack::wake_on_time;
 
     pub mod binding {
         pub use crate::binding::{Envelope, Fields, Parameters, Value};

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::hint;
 use crate::record::{FailureReason, Identity, Overflow, RecordError, expected_stream};
 use crate::subject::Filter;
+use crate::timer_slack;
 use crate::{Config, Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 use clap::{Args, ValueEnum};
 use events::{Events, LineFormat, Load, due};
@@ -227,6 +228,9 @@ impl Publish {
         let mut patience = Patience::new(patience);
         let (began, mut passed_on, mut last) = (Instant::now(), 0, None);
         let mut subject = self.subject.clone().unwrap_or_default();
+        if self.rate.is_some() {
+            timer_slack::wake_on_time();
+        }
         let ending = loop {
             self.pace(began, passed_on, signals);
             if let Some(status) = signals.interrupted() {

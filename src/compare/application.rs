@@ -22,6 +22,7 @@ use crate::record::{
     CommitMode, DirectRecorder, DirectRecorderConfig, FailureReason, NatsRecorder, NatsRecorderConfig, Overflow,
     Receipt, Recorder, SpooledRecorder, SpooledRecorderConfig, WaitError,
 };
+use crate::timer_slack;
 
 /// How long the application waits for room in the recorder, or for the last acknowledgement.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -349,6 +350,9 @@ struct Produced {
 impl Producer<'_> {
     fn run(&self, numbers: impl Iterator<Item = u64>) -> Result<Produced, CompareError> {
         let with_rate = self.job.rate.is_some();
+        if with_rate {
+            timer_slack::wake_on_time();
+        }
         let events = numbers.size_hint().0;
         let mut produced = Produced {
             latencies_us: Vec::with_capacity(events),
