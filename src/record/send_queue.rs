@@ -28,7 +28,6 @@ use super::{Destination, FailureReason, Overflow, RecordError, RecordMetadata, R
 use crate::broker::{Acknowledgement, Denial, PublishResult, Rejection, wire_size};
 use crate::deadline;
 use crate::event::Event;
-use crate::printable;
 
 pub(super) struct SendQueue {
     bounds: Bounds,
@@ -194,8 +193,8 @@ impl SendQueue {
                 Err(refused @ (Rejection::NoStream | Rejection::NoLeader))
                     if pending.no_stream.get_or_insert_with(Instant::now).elapsed() < patience.after(&refused) =>
                 {
-                    let subject = printable(pending.entry.event.subject()).into_owned();
-                    state.schedule_retry(number, format!("no stream takes {subject} at the moment"));
+                    let reason = state.refusal_of(number, refused);
+                    state.schedule_retry(number, reason);
                     continue;
                 }
                 Err(Rejection::ForNow(what)) => {
