@@ -132,22 +132,22 @@ impl Collector {
     }
 
     /// Like [`Collector::start_until`]. While it opens the database and while it waits for the broker (`broker.wait`), it calls
-    /// `wanted` several times a second and gives up as soon as that returns `false`. Migrations that are not complete by then are
+    /// `keep_going` several times a second and gives up as soon as that returns `false`. Migrations that are not complete by then are
     /// rolled back. A single step of SQLite, such as the commit, is not interrupted.
     ///
     /// # Errors
     ///
-    /// As [`Collector::start`]. With [`DatabaseFault::Interrupted`](crate::error::DatabaseFault::Interrupted) where `wanted` returned
+    /// As [`Collector::start`]. With [`DatabaseFault::Interrupted`](crate::error::DatabaseFault::Interrupted) where `keep_going` returned
     /// `false` while the database was opened.
-    pub fn start_while(config: &Config, until: Until, wanted: &dyn Fn() -> bool) -> Result<Self, Error> {
-        Self::start_locked(config, until, wanted, None)
+    pub fn start_while(config: &Config, until: Until, keep_going: &dyn Fn() -> bool) -> Result<Self, Error> {
+        Self::start_locked(config, until, keep_going, None)
     }
 
     /// Like [`Collector::start_while`], where the process may have taken the database's lock before.
     pub(crate) fn start_locked(
         config: &Config,
         until: Until,
-        wanted: &dyn Fn() -> bool,
+        keep_going: &dyn Fn() -> bool,
         held: Option<Lock>,
     ) -> Result<Self, Error> {
         let (config, routes) = match prepare(config, until) {
@@ -161,7 +161,7 @@ impl Collector {
             Some(lock) => lock,
             None => Lock::take_at(&config.database.path, StartPhase::Opening)?,
         };
-        match Self::start_holding(&lock, config, &routes, until, wanted) {
+        match Self::start_holding(&lock, config, &routes, until, keep_going) {
             Ok(collector) => {
                 *collector.lock.lock() = Some(lock);
                 Ok(collector)
@@ -179,13 +179,13 @@ impl Collector {
         mut config: Config,
         routes: &Routes,
         until: Until,
-        wanted: &dyn Fn() -> bool,
+        keep_going: &dyn Fn() -> bool,
     ) -> Result<Self, Error> {
         if config.broker.mode == Mode::Core {
             lock.note_core();
         }
         lock.note(StartPhase::Opening);
-        let (database, queries) = Database::open_while(&config.database, routes, &config.queries, wanted)?;
+        let (database, queries) = Database::open_while(&config.database, routes, &config.queries, keep_going)?;
         database.check_retention(&config.retention)?;
         lock.note(StartPhase::Connecting);
         let parts = Parts {
@@ -226,8 +226,8 @@ impl Collector {
                     drain_to: (until == Until::Drained).then_some(u64::MAX),
                     pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
                 };
-                let stream = retry_until_broker(&config.broker, wanted, || {
-                    JetStreamIntake::open(Cluster::new(&config.broker)?, options(), wanted, &stop, &reports)
+                let stream = retry_until_broker(&config.broker, keep_going, || {
+                    JetStreamIntake::open(Cluster::new(&config.broker)?, options(), keep_going, &stop, &reports)
                 })?;
                 if !is_noted {
                     partition::begin(&config.broker, &database, &history)?;
@@ -244,7 +244,7 @@ impl Collector {
             }
             Mode::Core => {
                 let epoch = database.begin_local()?;
-                let subjects = retry_until_broker(&config.broker, wanted, || {
+                let subjects = retry_until_broker(&config.broker, keep_going, || {
                     let switch = switch.clone();
                     let confirms = move |subject: &str| switch.confirms_on(subject);
                     let cluster = Cluster::new(&config.broker)?;

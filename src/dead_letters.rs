@@ -31,23 +31,23 @@ pub fn retry(
     retry_while(config, selection, unreadable, &|| true, progress)
 }
 
-/// As [`retry`]. While it opens the database, it calls `wanted` several times a second and gives up as soon as that returns `false`.
+/// As [`retry`]. While it opens the database, it calls `keep_going` several times a second and gives up as soon as that returns `false`.
 /// Migrations that are not complete by then are rolled back, and no letter is tried.
 ///
 /// # Errors
 ///
-/// As [`retry`]. With [`DatabaseFault::Interrupted`](crate::error::DatabaseFault::Interrupted) where `wanted` returned `false`.
+/// As [`retry`]. With [`DatabaseFault::Interrupted`](crate::error::DatabaseFault::Interrupted) where `keep_going` returned `false`.
 pub(crate) fn retry_while(
     config: &Config,
     selection: &Selection,
     unreadable: UnreadableHeaders,
-    wanted: &dyn Fn() -> bool,
+    keep_going: &dyn Fn() -> bool,
     progress: impl FnMut(&RetryReport) -> ControlFlow<()>,
 ) -> Result<RetryReport, Error> {
     let config = config.resolved()?;
     config.validate()?;
     let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
     // With the queries, because a new migration must not break them either.
-    let (database, _) = Database::open_while(&config.database, &routes, &config.queries, wanted)?;
+    let (database, _) = Database::open_while(&config.database, &routes, &config.queries, keep_going)?;
     database.retry(selection, unreadable, progress)
 }

@@ -100,14 +100,14 @@ impl TestDatabase {
         Self::new_while(config, &|| true)
     }
 
-    /// Like [`TestDatabase::new`]. While it applies migrations, it calls `wanted` several times a second and gives up as soon as that
+    /// Like [`TestDatabase::new`]. While it applies migrations, it calls `keep_going` several times a second and gives up as soon as that
     /// returns `false`.
     ///
     /// # Errors
     ///
-    /// As [`TestDatabase::new`]. With [`DatabaseFault::Interrupted`] where `wanted` returned `false`.
-    pub(crate) fn new_while(config: &Config, wanted: &dyn Fn() -> bool) -> Result<Self, Error> {
-        Self::begin(config, wanted, |_| Ok(()))
+    /// As [`TestDatabase::new`]. With [`DatabaseFault::Interrupted`] where `keep_going` returned `false`.
+    pub(crate) fn new_while(config: &Config, keep_going: &dyn Fn() -> bool) -> Result<Self, Error> {
+        Self::begin(config, keep_going, |_| Ok(()))
     }
 
     /// Like [`TestDatabase::new`], but starts with the tables of the configuration's database, without their rows. Migrations that
@@ -122,7 +122,7 @@ impl TestDatabase {
 
     fn begin(
         config: &Config,
-        wanted: &dyn Fn() -> bool,
+        keep_going: &dyn Fn() -> bool,
         make: impl FnOnce(&Path) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let config = config.resolved()?;
@@ -134,7 +134,8 @@ impl TestDatabase {
         // An error names the configuration's database: the temporary file no longer exists when the error is read.
         let named = |error| with_path(error, &config.database.path);
         let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
-        let (database, queries) = Database::open_while(&database, &routes, &config.queries, wanted).map_err(named)?;
+        let (database, queries) =
+            Database::open_while(&database, &routes, &config.queries, keep_going).map_err(named)?;
         let before = folder.path().join(BEFORE);
         Editor::open(&path)?.run(&format!("VACUUM INTO '{}'", before.display().to_string().replace('\'', "''")))?;
         let (max_events, max_bytes) = (config.batch.max_events, config.batch.max_bytes.as_u64());

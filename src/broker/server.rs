@@ -75,7 +75,7 @@ impl Server {
     /// Starts `program` with its streams and its log in `folder`, waits until it takes connections, and writes its address to the file
     /// `address`, which is removed when the server ends. Blocks for up to 30 seconds, and for up to 10 more while an earlier server in
     /// the same folder ends. One that was left behind is ended: the caller ensures that no other process uses this folder. Gives up as
-    /// soon as `wanted` returns `false`. What a failed start has made is removed, apart from a log.
+    /// soon as `keep_going` returns `false`. What a failed start has made is removed, apart from a log.
     ///
     /// # Errors
     ///
@@ -87,9 +87,9 @@ impl Server {
         folder: &Path,
         address: &Path,
         port: ServerPort,
-        wanted: &dyn Fn() -> bool,
+        keep_going: &dyn Fn() -> bool,
     ) -> Result<Self, Error> {
-        Start { program, folder, address, arguments: &[], wanted }.on_port(port)
+        Start { program, folder, address, arguments: &[], keep_going }.on_port(port)
     }
 
     /// The same on any free port and with more arguments, `--config FILE` for instance. The arguments given here take precedence over
@@ -114,7 +114,7 @@ impl Server {
         arguments: &[OsString],
         port: ServerPort,
     ) -> Result<Self, Error> {
-        Start { program, folder, address, arguments, wanted: &|| true }.on_port(port)
+        Start { program, folder, address, arguments, keep_going: &|| true }.on_port(port)
     }
 
     /// Its address.
@@ -156,7 +156,7 @@ struct Start<'a> {
     folder: &'a Path,
     address: &'a Path,
     arguments: &'a [OsString],
-    wanted: &'a dyn Fn() -> bool,
+    keep_going: &'a dyn Fn() -> bool,
 }
 
 impl Start<'_> {
@@ -199,7 +199,7 @@ impl Start<'_> {
                     return Ok(server);
                 }
                 // Another program was faster.
-                Err(_) if !matches!(port, ServerPort::Fixed(_)) && !port::is_free(number) && (self.wanted)() => {}
+                Err(_) if !matches!(port, ServerPort::Fixed(_)) && !port::is_free(number) && (self.keep_going)() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -236,7 +236,7 @@ impl Start<'_> {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) if !(self.wanted)() => return Err(self.stopped()),
+                Err(TryLockError::WouldBlock) if !(self.keep_going)() => return Err(self.stopped()),
                 Err(TryLockError::WouldBlock) if began.elapsed() < END_LIMIT => {
                     if began.elapsed() >= LEAVE_PATIENCE && !std::mem::replace(&mut has_ended_others, true) {
                         self.end_others(&file);
@@ -271,7 +271,7 @@ impl Start<'_> {
     }
 
     fn on(&self, port: u16, lock: &File) -> Result<Server, Error> {
-        let Self { program, folder, address, arguments, wanted } = *self;
+        let Self { program, folder, address, arguments, keep_going } = *self;
         clear_ports(folder).map_err(|e| self.unwritable(&e))?;
         let log = folder.join("server.log");
         let log_size = || fs::metadata(&log).map_or(0, |log| log.len());
@@ -316,7 +316,7 @@ impl Start<'_> {
                 let said = said.map_or_else(String::new, |said| format!(": {said}"));
                 return Err(see_log(self.failed(format!("ended at once ({status}){said}"))));
             }
-            if !wanted() {
+            if !keep_going() {
                 return Err(self.stopped());
             }
             if Instant::now() >= until {

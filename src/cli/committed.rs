@@ -20,9 +20,9 @@ const OPENING: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until the collector of the configured database has committed the event: at most a second, and 5 seconds while that collector
-/// opens the database. Returns at once if `wanted` returns `false`, if no collector uses this database, or if it does not collect this
+/// opens the database. Returns at once if `keep_going` returns `false`, if no collector uses this database, or if it does not collect this
 /// subject of this stream, or only one partition of it. That the wait is over says nothing: the collector may need longer.
-pub fn wait(config: &Config, subject: &str, destination: Option<&Destination>, wanted: &dyn Fn() -> bool) {
+pub fn wait(config: &Config, subject: &str, destination: Option<&Destination>, keep_going: &dyn Fn() -> bool) {
     let Some(Destination::Stream { stream, sequence: Some(sequence), .. }) = destination else { return };
     let filters = config.broker.filters();
     let is_collected =
@@ -34,7 +34,7 @@ pub fn wait(config: &Config, subject: &str, destination: Option<&Destination>, w
     let path = &config.database.path;
     let (began, mut opened) = (Instant::now(), None);
     let mut reader = None;
-    while wanted()
+    while keep_going()
         && let Some(phase) = Lock::phase(path)
     {
         // A collector that connects may wait for its broker for long.

@@ -141,8 +141,8 @@ impl Publish {
     /// Connects, also to the broker of a collector that is starting. After a signal, the result is an error.
     fn connect(&self, settings: &Settings, config: &Config, signals: &Signals) -> anyhow::Result<NatsRecorder> {
         let is_named = settings.names_servers(&self.broker)?;
-        let wanted = || !signals.end_asked();
-        let connected = starting::connect(&config.database.path, config.broker.timeout, is_named, &wanted, || {
+        let keep_going = || !signals.end_asked();
+        let connected = starting::connect(&config.database.path, config.broker.timeout, is_named, &keep_going, || {
             // Read again for each attempt: the server may have written its address meanwhile.
             Ok(open(&settings.for_broker(&self.database, &self.broker)?, self.identity.into(), signals)?)
         });

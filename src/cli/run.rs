@@ -113,11 +113,11 @@ impl Run {
         if let Some(address) = http.shown() {
             log::info!(event = "observe.listening", address = address; "observe: metrics, health and a page are at {address}");
         }
-        let wanted = || {
+        let keep_going = || {
             manager.starting();
             !signals.end_asked()
         };
-        let started = Collector::start_locked(&config, until, &wanted, lock);
+        let started = Collector::start_locked(&config, until, &keep_going, lock);
         if started.is_err() {
             server.take().into_iter().for_each(Server::withdraw);
         }

@@ -53,16 +53,16 @@ impl Failure {
 }
 
 /// Uses the broker of this database's collector. While that collector is starting, tries again if the broker cannot be reached or
-/// `attempt` says that its failure may pass, at most for `at_most` and while `wanted` returns `true`. `is_named`: the settings name the
+/// `attempt` says that its failure may pass, at most for `at_most` and while `keep_going` returns `true`. `is_named`: the settings name the
 /// servers. A named server that cannot be reached is waited for only while a collector is starting too.
 pub fn connect<T>(
     database: &Path,
     at_most: Duration,
     is_named: bool,
-    wanted: &dyn Fn() -> bool,
+    keep_going: &dyn Fn() -> bool,
     mut attempt: impl FnMut() -> Result<T, Failure>,
 ) -> anyhow::Result<T> {
-    Wait::new(database, at_most).retry(wanted, |phase, has_time| {
+    Wait::new(database, at_most).retry(keep_going, |phase, has_time| {
         let is_starting = phase.is_some_and(|phase| phase != StartPhase::Running);
         if is_starting && !is_named && has_time {
             // The broker's address may not be known yet, and another server may listen at the default address. Nor is there a stream.
@@ -176,11 +176,11 @@ impl Wait {
         true
     }
 
-    /// Tries until it succeeds or fails for good, while a collector is starting and `wanted` returns `true`. The attempt gets how far the
+    /// Tries until it succeeds or fails for good, while a collector is starting and `keep_going` returns `true`. The attempt gets how far the
     /// start was before it, and whether there is time for another.
     fn retry<T>(
         mut self,
-        wanted: &dyn Fn() -> bool,
+        keep_going: &dyn Fn() -> bool,
         mut attempt: impl FnMut(Option<StartPhase>, bool) -> Result<T, Failure>,
     ) -> anyhow::Result<T> {
         loop {
@@ -188,7 +188,9 @@ impl Wait {
             let phase = self.phase();
             match attempt(phase, self.began.elapsed() < self.at_most) {
                 Ok(done) => return Ok(done),
-                Err(Failure { error, may_pass }) if !may_pass || !wanted() || !self.pause(phase) => return Err(error),
+                Err(Failure { error, may_pass }) if !may_pass || !keep_going() || !self.pause(phase) => {
+                    return Err(error);
+                }
                 Err(_) => {}
             }
         }

@@ -36,8 +36,8 @@ pub fn open(
         None => config.broker.filters().iter().filter_map(|filter| filter.parse().ok()).collect(),
     };
     let is_named = settings.names_servers(broker)?;
-    let wanted = || !signals.end_asked();
-    let reader = starting::connect(&config.database.path, config.broker.timeout, is_named, &wanted, || {
+    let keep_going = || !signals.end_asked();
+    let reader = starting::connect(&config.database.path, config.broker.timeout, is_named, &keep_going, || {
         let broker = settings.for_broker(database, broker)?.broker;
         StreamReader::open(&broker, &filters).map_err(Failure::from)
     });

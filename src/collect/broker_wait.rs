@@ -10,10 +10,10 @@ use crate::error::{BrokerFault, Error};
 /// Opens the intake. Tries again while the broker is unreachable or silent, at most for `broker.wait`.
 pub(super) fn retry_until_broker<T>(
     config: &BrokerConfig,
-    wanted: &dyn Fn() -> bool,
+    keep_going: &dyn Fn() -> bool,
     mut open: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    /// How often to call `wanted`.
+    /// How often to call `keep_going`.
     const CHECK: Duration = Duration::from_millis(50);
     let began = Instant::now();
     let until = deadline::after(config.wait);
@@ -37,7 +37,7 @@ pub(super) fn retry_until_broker<T>(
         }
         let next = Instant::now() + pauses.next(began.elapsed()).max(CHECK).min(left);
         while Instant::now() < next {
-            if !wanted() {
+            if !keep_going() {
                 return Err(error);
             }
             std::thread::sleep(CHECK);

@@ -261,14 +261,14 @@ impl Filling<'_> {
         }
         // A collector that starts later has queries too, and a migration must not break them.
         let cancelled = Cell::new(None);
-        let wanted = || match task.report("opening", 0, None, "events") {
+        let keep_going = || match task.report("opening", 0, None, "events") {
             Ok(()) => true,
             Err(error) => {
                 cancelled.set(Some(error));
                 false
             }
         };
-        let opened = Database::open_while(new, routes, &config.queries, &wanted);
+        let opened = Database::open_while(new, routes, &config.queries, &keep_going);
         let (database, _) = match cancelled.take() {
             Some(error) => return Err(error),
             None => opened?,
@@ -336,8 +336,8 @@ impl Filling<'_> {
             no_consumer: no_consumer(config, bounds)?,
             pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
         };
-        let wanted = || task.report("connecting", 0, None, "events").is_ok();
-        let intake = ReplayIntake::open(&config.broker, options, &wanted, &shared.stop, &reports)?;
+        let keep_going = || task.report("connecting", 0, None, "events").is_ok();
+        let intake = ReplayIntake::open(&config.broker, options, &keep_going, &shared.stop, &reports)?;
         database.record_file(&file)?;
         let database = Arc::new(database);
         let path = &self.new.path;

@@ -163,8 +163,8 @@ pub fn verify(
             Verification::open(path, &config.broker.stream, &routes, (&options.keys, &pruned), task)?;
         }
         _lock = Some(Lock::take_at(path, StartPhase::Opening)?);
-        let wanted = || task.report("opening", 0, None, "messages").is_ok();
-        let opened = Database::open_while(&config.database, &routes, &config.queries, &wanted);
+        let keep_going = || task.report("opening", 0, None, "messages").is_ok();
+        let opened = Database::open_while(&config.database, &routes, &config.queries, &keep_going);
         database = Some(opened.map(|(database, _)| database)?);
     }
     let verification = Verification::open(path, &config.broker.stream, &routes, (&options.keys, &pruned), task)?;
@@ -270,8 +270,8 @@ impl Comparison<'_> {
         let mut parts = self.reader.parts(&self.filters, first..=last)?;
         loop {
             task.report("comparing", done, Some(total), "messages")?;
-            let wanted = || task.report("comparing", done, Some(total), "messages").is_ok();
-            let part = parts.next_part(&wanted)?;
+            let keep_going = || task.report("comparing", done, Some(total), "messages").is_ok();
+            let part = parts.next_part(&keep_going)?;
             // A part that was interrupted is not all of its sequences.
             task.report("comparing", done, Some(total), "messages")?;
             let Some(StreamPart { range, messages }) = part else { return Ok(()) };

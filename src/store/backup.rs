@@ -105,14 +105,14 @@ pub fn copy_database(
 /// has the same pages.
 fn examine(copy: &Path, from: &Path, task: &Task<'_>) -> Result<DatabaseContents, Error> {
     let cancelled = std::cell::Cell::new(None);
-    let wanted = || match task.report("checking the copy", 0, None, "pages") {
+    let keep_going = || match task.report("checking the copy", 0, None, "pages") {
         Ok(()) => true,
         Err(error) => {
             cancelled.set(Some(error));
             false
         }
     };
-    let examined = work_while(&wanted, |interrupter| {
+    let examined = work_while(&keep_going, |interrupter| {
         let on_error = |e| database_error(from, e);
         let connection = immutable(copy).map_err(on_error)?;
         interrupter.add(&connection);

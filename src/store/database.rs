@@ -121,21 +121,22 @@ impl Database {
         Self::open_interruptibly(config, routes, queries, &OpeningInterrupter::default())
     }
 
-    /// As [`Database::open_with_queries`]. Calls `wanted` several times a second and gives up as soon as that returns `false`.
+    /// As [`Database::open_with_queries`]. Calls `keep_going` several times a second and gives up as soon as that returns `false`.
     /// Migrations that are not complete by then are rolled back. A single step of SQLite, such as the commit, is not interrupted.
     ///
     /// # Errors
     ///
-    /// As [`Database::open_with_queries`]. With [`DatabaseFault::Interrupted`] where `wanted` returned `false`.
+    /// As [`Database::open_with_queries`]. With [`DatabaseFault::Interrupted`] where `keep_going` returned `false`.
     pub fn open_while(
         config: &DatabaseConfig,
         routes: &Routes,
         queries: &[QueryConfig],
-        wanted: &dyn Fn() -> bool,
+        keep_going: &dyn Fn() -> bool,
     ) -> Result<(Self, Queries), Error> {
-        let opened = work_while(wanted, |interrupter| Self::open_interruptibly(config, routes, queries, interrupter))?;
+        let opened =
+            work_while(keep_going, |interrupter| Self::open_interruptibly(config, routes, queries, interrupter))?;
         let detail = "opening it was interrupted; unfinished migrations were rolled back";
-        opened.filter(|_| wanted()).ok_or_else(|| interrupted(&config.path, detail))
+        opened.filter(|_| keep_going()).ok_or_else(|| interrupted(&config.path, detail))
     }
 
     fn open_interruptibly(

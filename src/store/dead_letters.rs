@@ -31,7 +31,7 @@ use selection::Cursor;
 /// How long to wait while another process writes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long to wait for it without a look whether the work is still wanted.
+/// How long to wait for it between two calls of `keep_going`.
 const ATTEMPT: Duration = Duration::from_millis(100);
 
 /// How many letters are read at a time, and how much memory they may take, unless a single one is larger.
@@ -117,19 +117,19 @@ impl DeadLetters {
         self.remove_while(selection, &|| true)
     }
 
-    /// As [`DeadLetters::remove`]. Calls `wanted` before each transaction, and while another process writes, and ends as soon as that
+    /// As [`DeadLetters::remove`]. Calls `keep_going` before each transaction, and while another process writes, and ends as soon as that
     /// returns `false`. Returns how many letters it removed.
     ///
     /// # Errors
     ///
     /// As [`DeadLetters::remove`].
-    pub(crate) fn remove_while(&self, selection: &Selection, wanted: &dyn Fn() -> bool) -> Result<u64, Error> {
+    pub(crate) fn remove_while(&self, selection: &Selection, keep_going: &dyn Fn() -> bool) -> Result<u64, Error> {
         let path = self.connection.path();
         let on_error = |e| database_error(path, e);
         let writer = writer(path).map_err(on_error)?;
         let mut cursor = Cursor::start(&writer, selection).map_err(on_error)?;
         let mut removed = 0;
-        while let Some(transaction) = begin(&writer, wanted).map_err(on_error)? {
+        while let Some(transaction) = begin(&writer, keep_going).map_err(on_error)? {
             let removed_now = remove_some(transaction, selection, &mut cursor).map_err(on_error)?;
             removed += removed_now as u64;
             if removed_now < MAX_REMOVED_AT_ONCE {
@@ -149,10 +149,10 @@ fn writer(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Begins a transaction that writes, once no other process does. `None` where it is not wanted any more.
-fn begin<'c>(writer: &'c Connection, wanted: &dyn Fn() -> bool) -> rusqlite::Result<Option<Transaction<'c>>> {
+/// Begins a transaction that writes, once no other process does. `None` where `keep_going` returned `false`.
+fn begin<'c>(writer: &'c Connection, keep_going: &dyn Fn() -> bool) -> rusqlite::Result<Option<Transaction<'c>>> {
     let until = Instant::now() + PATIENCE;
-    while wanted() {
+    while keep_going() {
         match Transaction::new_unchecked(writer, TransactionBehavior::Immediate) {
             Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < until => {}
             begun => return begun.map(Some),

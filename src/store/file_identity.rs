@@ -35,7 +35,7 @@ const DIGITS: usize = 8;
 /// How long adopting waits while another process writes.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long it waits for that without a look whether it is still wanted.
+/// How long it waits for that between two calls of `keep_going`.
 const ATTEMPT: Duration = Duration::from_millis(100);
 
 /// A database file as it is now, and which file the database was before.
@@ -168,21 +168,21 @@ impl FileIdentity {
 }
 
 /// Gives a copy of a database its own identity. Its rows and its position in every stream stay. A database of another program gets
-/// catchment's tables, and so an identity. Either is in WAL mode then. Waits up to 5 seconds for another writer. Calls `wanted` several
+/// catchment's tables, and so an identity. Either is in WAL mode then. Waits up to 5 seconds for another writer. Calls `keep_going` several
 /// times a second and gives up as soon as that returns `false`.
 ///
 /// # Errors
 ///
 /// [`Error::Locked`] while a collector uses it; [`Error::Database`]: a table `events` of another program cannot take the events that no
-/// route of `routes` takes, for instance. With [`DatabaseFault::Interrupted`] where `wanted` returned `false`. After an error the
+/// route of `routes` takes, for instance. With [`DatabaseFault::Interrupted`] where `keep_going` returned `false`. After an error the
 /// identity and the tables are as before.
-pub fn adopt(config: &DatabaseConfig, routes: &Routes, wanted: &dyn Fn() -> bool) -> Result<IdentityChange, Error> {
+pub fn adopt(config: &DatabaseConfig, routes: &Routes, keep_going: &dyn Fn() -> bool) -> Result<IdentityChange, Error> {
     let path = &config.path;
     must_exist(path)?;
     must_be_usable(config, routes)?;
     let lock = Lock::take_briefly(path)?;
     let until = Instant::now() + PATIENCE;
-    let adopted = work_while(wanted, |interrupter| {
+    let adopted = work_while(keep_going, |interrupter| {
         loop {
             match change(config, routes, interrupter) {
                 Err(Error::Database { fault: DatabaseFault::Busy, .. })

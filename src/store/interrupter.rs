@@ -10,7 +10,7 @@ use rusqlite::{Connection, InterruptHandle};
 
 use crate::error::{DatabaseFault, Error};
 
-/// How often to ask whether the work is still wanted.
+/// How often to call `keep_going`.
 const CHECK: Duration = Duration::from_millis(20);
 
 /// The thread of the work.
@@ -57,19 +57,19 @@ pub(super) fn interrupted(path: &Path, detail: &str) -> Error {
     Error::Database { fault, path, detail: detail.into(), remedy: None, source: None }
 }
 
-/// Does the work on a thread of its own. Calls `wanted` several times a second, and interrupts the work once that has returned `false`.
+/// Does the work on a thread of its own. Calls `keep_going` several times a second, and interrupts the work once that has returned `false`.
 /// Returns `None` where the work has failed after that.
 ///
 /// # Errors
 ///
 /// Those of the work; [`Error::Thread`].
 pub(super) fn work_while<T: Send>(
-    wanted: &dyn Fn() -> bool,
+    keep_going: &dyn Fn() -> bool,
     work: impl FnOnce(&OpeningInterrupter) -> Result<T, Error> + Send,
 ) -> Result<Option<T>, Error> {
     let interrupter = OpeningInterrupter::default();
     let (done, is_done) = crossbeam_channel::bounded::<()>(0);
-    let mut is_wanted = true;
+    let mut goes_on = true;
     let ended = std::thread::scope(|scope| {
         let work = || {
             // Dropped at the end, panics included.
@@ -79,15 +79,15 @@ pub(super) fn work_while<T: Send>(
         let working = std::thread::Builder::new().name(THREAD.into()).spawn_scoped(scope, work);
         let working = working.map_err(|source| Error::Thread { name: THREAD.into(), source })?;
         while is_done.recv_timeout(CHECK) == Err(RecvTimeoutError::Timeout) {
-            is_wanted = is_wanted && wanted();
-            if !is_wanted {
+            goes_on = goes_on && keep_going();
+            if !goes_on {
                 interrupter.interrupt();
             }
         }
         working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     match ended {
-        Err(_) if !is_wanted => Ok(None),
+        Err(_) if !goes_on => Ok(None),
         ended => ended.map(Some),
     }
 }

@@ -114,7 +114,7 @@ struct Retry {
 impl JetStreamIntake {
     /// Opens the first session, so that errors of broker or stream are returned now. Blocks for a few times the
     /// configured time-out at most. If another collector seems to use the consumer, it blocks for 12 seconds more, while
-    /// `wanted` returns `true`.
+    /// `keep_going` returns `true`.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl JetStreamIntake {
     pub fn open(
         cluster: Cluster,
         options: IntakeOptions,
-        wanted: &dyn Fn() -> bool,
+        keep_going: &dyn Fn() -> bool,
         stop: &Signal,
         reports: &Reports,
     ) -> Result<Self, Error> {
@@ -160,7 +160,7 @@ impl JetStreamIntake {
         let session = loop {
             match JetStreamSession::open(&intake.session_options(true)) {
                 Ok(session) => break session,
-                Err(error) if !wanted() => return Err(error),
+                Err(error) if !keep_going() => return Err(error),
                 Err(error) => intake.contested_by(error)?,
             }
             let _ = stop.wait(CONTEST_CHECK);

@@ -130,7 +130,7 @@ impl OrderedConsumer {
     }
 
     /// Adds the next messages up to the sequence `last`, as many as one pull request brings. `true`: there are no more. Blocks until they
-    /// have come, until nothing has come for `broker.timeout`, or until `wanted` returns `false`.
+    /// have come, until nothing has come for `broker.timeout`, or until `keep_going` returns `false`.
     ///
     /// # Errors
     ///
@@ -138,7 +138,7 @@ impl OrderedConsumer {
     pub(super) fn receive(
         &mut self,
         last: u64,
-        wanted: &dyn Fn() -> bool,
+        keep_going: &dyn Fn() -> bool,
         to: &mut Vec<StreamMessage>,
     ) -> Result<bool, NoMore> {
         if self.pending == 0 {
@@ -160,7 +160,7 @@ impl OrderedConsumer {
                 if self.link.lost().is_raised() {
                     return Err(NoMore::Lost);
                 }
-                if !wanted() {
+                if !keep_going() {
                     return Ok(false);
                 }
                 if Instant::now() >= until {

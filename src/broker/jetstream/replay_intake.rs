@@ -44,7 +44,7 @@ impl ReplayIntake {
     pub fn open(
         config: &BrokerConfig,
         options: ReplayOptions,
-        wanted: &dyn Fn() -> bool,
+        keep_going: &dyn Fn() -> bool,
         stop: &Signal,
         reports: &Reports,
     ) -> Result<Self, Error> {
@@ -54,7 +54,7 @@ impl ReplayIntake {
         } else if keeps_acknowledged {
             let drain_to = Some(until);
             let options = IntakeOptions { owner, history: history.clone(), drain_to, pipeline_holds };
-            match JetStreamIntake::open(Cluster::new(config)?, options, wanted, stop, reports) {
+            match JetStreamIntake::open(Cluster::new(config)?, options, keep_going, stop, reports) {
                 Ok(intake) => return Ok(Self::Consumer(Box::new(intake))),
                 // The number of consumers is limited, or this user may make none.
                 Err(Error::Broker { fault: BrokerFault::Request | BrokerFault::Silent, detail, .. }) => {

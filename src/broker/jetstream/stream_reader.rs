@@ -154,7 +154,7 @@ impl StreamReader {
     }
 
     /// The messages in this range of sequences that one of the filters matches, in order. Messages that are deleted meanwhile may be
-    /// left out. Blocks until they are read, at most `broker.timeout` for each answer, or until `wanted` returns `false`; then it
+    /// left out. Blocks until they are read, at most `broker.timeout` for each answer, or until `keep_going` returns `false`; then it
     /// returns none.
     ///
     /// # Errors
@@ -164,7 +164,7 @@ impl StreamReader {
         &self,
         filters: &[Filter],
         range: RangeInclusive<u64>,
-        wanted: &dyn Fn() -> bool,
+        keep_going: &dyn Fn() -> bool,
     ) -> Result<Vec<StreamMessage>, Error> {
         let mut walks = walks(&partition::stored(&self.config, filters), &range);
         let mut found = BTreeMap::new();
@@ -187,7 +187,7 @@ impl StreamReader {
                     return Err(self.explain(&ApiError::NoAnswer("a request was denied".into())));
                 }
                 default(POLL) => {
-                    if !wanted() {
+                    if !keep_going() {
                         return Ok(Vec::new());
                     }
                     if Instant::now() >= until {
@@ -237,11 +237,11 @@ impl StreamReader {
         filters: &[Filter],
         bounds: &StreamBounds,
         (count, bytes): (usize, usize),
-        wanted: &dyn Fn() -> bool,
+        keep_going: &dyn Fn() -> bool,
     ) -> Result<Vec<StreamMessage>, Error> {
         let mut found: Vec<StreamMessage> = Vec::new();
         let (mut end, mut size, mut parts) = (bounds.last, PART, Vec::new());
-        while found.len() < count && sum(&found) <= bytes && wanted() {
+        while found.len() < count && sum(&found) <= bytes && keep_going() {
             let (start, last) = match parts.pop() {
                 Some(part) => part,
                 None if end < bounds.first => break,
@@ -253,7 +253,7 @@ impl StreamReader {
                 }
             };
             if last - start < PART {
-                let mut part = self.range(filters, start..=last, wanted)?;
+                let mut part = self.range(filters, start..=last, keep_going)?;
                 part.append(&mut found);
                 found = part;
             } else if let Some(start) = self.next_match(filters, start)?.filter(|next| *next <= last) {

@@ -81,8 +81,8 @@ impl Retry {
         let signals = Signals::catch()?;
         let progress = Progress::new(Some(total), "dead letter", "tried");
         let (mut is_stopped, mut so_far) = (false, RetryReport::default());
-        let wanted = || !signals.end_asked();
-        let retried = dead_letters::retry_while(&config, &selection, unreadable, &wanted, |report| {
+        let keep_going = || !signals.end_asked();
+        let retried = dead_letters::retry_while(&config, &selection, unreadable, &keep_going, |report| {
             progress.show(report.total(), String::new());
             so_far = report.clone();
             is_stopped = signals.end_asked();

@@ -56,12 +56,12 @@ impl StreamReader {
 
 impl StreamParts<'_> {
     /// The next part; `None` after the last. Messages that are deleted meanwhile may be left out. Blocks until it is read, at most
-    /// `broker.timeout` for each answer, or until `wanted` returns `false`: then the part may lack messages.
+    /// `broker.timeout` for each answer, or until `keep_going` returns `false`: then the part may lack messages.
     ///
     /// # Errors
     ///
     /// [`Error::Broker`].
-    pub fn next_part(&mut self, wanted: &dyn Fn() -> bool) -> Result<Option<StreamPart>, Error> {
+    pub fn next_part(&mut self, keep_going: &dyn Fn() -> bool) -> Result<Option<StreamPart>, Error> {
         if self.next > self.last {
             return Ok(None);
         }
@@ -70,9 +70,9 @@ impl StreamParts<'_> {
             let made = OrderedConsumer::make(&self.reader.config, &self.reader.info()?, self.next);
             self.consumer = made.map_err(|reason| self.go_without(&reason)).ok();
         }
-        let part = match self.next_of_consumer(wanted) {
+        let part = match self.next_of_consumer(keep_going) {
             Some(part) => part,
-            None => self.next_by_sequence(wanted)?,
+            None => self.next_by_sequence(keep_going)?,
         };
         self.next = part.range.end() + 1;
         Ok(Some(part))
@@ -88,10 +88,10 @@ impl StreamParts<'_> {
     }
 
     /// What the consumer delivers; `None` if it delivers nothing.
-    fn next_of_consumer(&mut self, wanted: &dyn Fn() -> bool) -> Option<StreamPart> {
+    fn next_of_consumer(&mut self, keep_going: &dyn Fn() -> bool) -> Option<StreamPart> {
         let consumer = self.consumer.as_mut()?;
         let mut messages = Vec::new();
-        let received = consumer.receive(self.last, wanted, &mut messages);
+        let received = consumer.receive(self.last, keep_going, &mut messages);
         let end = if let Ok(true) = received { self.last } else { consumer.position() };
         if let Err(no_more) = received {
             self.consumer = None;
@@ -109,9 +109,9 @@ impl StreamParts<'_> {
         Some(StreamPart { range: self.next..=end, messages })
     }
 
-    fn next_by_sequence(&mut self, wanted: &dyn Fn() -> bool) -> Result<StreamPart, Error> {
+    fn next_by_sequence(&mut self, keep_going: &dyn Fn() -> bool) -> Result<StreamPart, Error> {
         let range = self.next..=self.last.min(self.next.saturating_add(self.step - 1));
-        let messages = self.reader.range(self.filters, range.clone(), wanted)?;
+        let messages = self.reader.range(self.filters, range.clone(), keep_going)?;
         let bytes: usize = messages.iter().map(StreamMessage::size).sum();
         self.step = match bytes {
             _ if bytes > BYTES => (self.step / 2).max(1),
