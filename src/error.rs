@@ -80,7 +80,7 @@ pub enum Error {
         source: Option<Cause>,
     },
 
-    /// A file that is no database of this program's settings: the target of a backup, the source of an import.
+    /// A file beside the database cannot be used: the target of a backup or an export, the source of a restore or an import.
     #[error("{}: {detail}", path.display())]
     #[non_exhaustive]
     File {
@@ -132,7 +132,7 @@ pub enum Error {
     #[error("the collector has ended; start it again")]
     Ended,
 
-    /// The caller cancelled a long operation. What it says about its results holds: nothing half-done is left under a final name.
+    /// The caller cancelled a long operation. Its documentation states what remains of its work. No incomplete file has its final name.
     #[error("{operation} was cancelled")]
     #[non_exhaustive]
     Cancelled {
@@ -288,6 +288,11 @@ impl Error {
     /// A refused setting.
     pub(crate) fn config(key: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Config { key: key.into(), detail: detail.into(), remedy: None }
+    }
+
+    /// A fault of the database, without a remedy.
+    pub(crate) fn database(fault: DatabaseFault, path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
+        Self::Database { fault, path: path.into(), detail: detail.into(), remedy: None, source: None }
     }
 
     /// The same error with this remedy. Errors whose remedy is always the same keep it.

@@ -165,13 +165,7 @@ mod tests {
 
     #[test]
     fn a_finding_says_nothing_twice() {
-        let error = Error::Database {
-            fault: crate::error::DatabaseFault::Corrupt,
-            path: "a.db".into(),
-            detail: "is damaged".into(),
-            remedy: None,
-            source: None,
-        };
+        let error = Error::database(crate::error::DatabaseFault::Corrupt, "a.db", "is damaged");
         assert_eq!(Finding::of_error("database", &error).what, "a.db: is damaged");
         assert_eq!(Finding::of_error("routes", &error).what, "database a.db: is damaged");
         let mut passed_on = 0;

@@ -140,13 +140,7 @@ mod tests {
         assert_eq!(status(&anyhow::Error::new(refused).context("at start")), 2);
         assert_eq!(status(&UsageError("no SQL".into()).into()), 2);
         assert_eq!(status(&anyhow!("disk on fire")), 1);
-        let statement = || Error::Database {
-            fault: DatabaseFault::Statement,
-            path: "a.db".into(),
-            detail: "route x: no such table: y".into(),
-            remedy: None,
-            source: None,
-        };
+        let statement = || Error::database(DatabaseFault::Statement, "a.db", "route x: no such table: y");
         let at_start = of_start(statement());
         assert_eq!((status(&at_start), &*line(&at_start)), (2, "database a.db: route x: no such table: y"));
         assert_eq!(status(&statement().into()), 1, "somebody has dropped the table");

@@ -157,10 +157,7 @@ struct Selected {
 
 fn select(config: &Config, source: &ExportSource, reader: &Reader) -> Result<Selected, Error> {
     let database = config.database.path.clone();
-    let refused = |detail: String| {
-        let (fault, path) = (DatabaseFault::Statement, config.database.path.clone());
-        Error::Database { fault, path, detail, remedy: None, source: None }
-    };
+    let refused = |detail: String| Error::database(DatabaseFault::Statement, &config.database.path, detail);
     let (name, subject, since_us, condition) = match source {
         ExportSource::Query(sql) => return Ok(Selected { sql: sql.clone(), are_events: false, database }),
         ExportSource::Table { name, subject, since_us, condition } => (name, subject, since_us, condition),
@@ -238,7 +235,7 @@ fn write(
 fn read(reader: &Reader, selected: &Selected, format: ExportFormat, to: &Sender<Chunk>) -> Result<(u64, u64), Error> {
     let refused = |detail: &str, remedy: &str| {
         let (fault, path, detail) = (DatabaseFault::Statement, selected.database.clone(), detail.to_owned());
-        Error::Database { fault, path, detail, remedy: None, source: None }.with_remedy(remedy)
+        Error::database(fault, path, detail).with_remedy(remedy)
     };
     let mut rows_format: Option<RowFormat> = None;
     let (mut buffer, mut rows, mut inexact) = (Vec::with_capacity(CHUNK), 0, 0);

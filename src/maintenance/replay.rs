@@ -176,7 +176,7 @@ pub(crate) fn replay_reporting(
         if !report.lost.is_empty() && !options.accept_loss {
             let detail = format!("it has what {} lacks: {}", new.path.display(), report.lost.join("; "));
             let fault = DatabaseFault::Conflict;
-            let error = Error::Database { fault, path: live, detail, remedy: None, source: None };
+            let error = Error::database(fault, live, detail);
             return Err(error.with_remedy(ACCEPT));
         }
         report.replaced = Some(swap(&live, &new.path)?);

@@ -98,8 +98,7 @@ fn put_in_place(
     let limits = CopyLimits { rate: options.rate, wal: u64::MAX };
     if !options.other_database && is_of_others(path) {
         let detail = "it is a database of another program: it has no tables of catchment".to_owned();
-        let (fault, path) = (DatabaseFault::Schema, path.to_owned());
-        let error = Error::Database { fault, path, detail, remedy: None, source: None };
+        let error = Error::database(DatabaseFault::Schema, path, detail);
         return Err(error.with_remedy("set database.path to another file, or give --other-database to replace it"));
     }
     let copy = NewFile::create(&followed_path(path), true)?;
@@ -156,8 +155,7 @@ fn must_be_of_the_same_database(
         "it is a backup of another database: its identity is {found}, and that of {} is {ours}",
         database.display()
     );
-    let (fault, path) = (DatabaseFault::Copy, backup.to_owned());
-    let error = Error::Database { fault, path, detail, remedy: None, source: None };
+    let error = Error::database(DatabaseFault::Copy, backup, detail);
     Err(error.with_remedy("name a backup of this database, or give --other-database to put that one in its place"))
 }
 

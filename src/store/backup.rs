@@ -120,8 +120,7 @@ fn examine(copy: &Path, from: &Path, task: &Task<'_>) -> Result<DatabaseContents
             connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(on_error)?;
         if found != "ok" {
             let detail = format!("it is damaged: {}", found.replace('\n', " "));
-            let (fault, path) = (DatabaseFault::Corrupt, from.to_owned());
-            let error = Error::Database { fault, path, detail, remedy: None, source: None };
+            let error = Error::database(DatabaseFault::Corrupt, from, detail);
             return Err(error.with_remedy("use an earlier backup"));
         }
         contents(&connection).map_err(on_error)
@@ -282,8 +281,7 @@ fn must_fit(from: &Path, wal: u64, limit: u64) -> Result<(), Error> {
     }
     let [has, limit] = [wal, limit].map(bytesize::ByteSize::b);
     let detail = format!("its -wal file has {has}, and may grow to {limit} during a copy, which holds it back");
-    let (fault, path) = (DatabaseFault::Busy, from.to_owned());
-    let error = Error::Database { fault, path, detail, remedy: None, source: None };
+    let error = Error::database(DatabaseFault::Busy, from, detail);
     Err(error.with_remedy(
         "copy faster, allow more (--max-wal, backup.max_wal), or end the program that reads the database in a long transaction",
     ))

@@ -131,7 +131,7 @@ fn must_have_room(path: &Path, used: u64) -> Result<(), Error> {
             let (free, needed, shown) = (bytesize::ByteSize::b(free), bytesize::ByteSize::b(needed), folder.display());
             let detail = format!("compacting it needs {needed} at {shown}, and {free} are free");
             let fault = DatabaseFault::Full;
-            let error = Error::Database { fault, path: path.to_owned(), detail, remedy: None, source: None };
+            let error = Error::database(fault, path, detail);
             return Err(
                 error.with_remedy("make room, or set TMPDIR to a folder of another disk for the temporary half")
             );

@@ -407,7 +407,7 @@ impl Database {
 }
 
 fn refused(path: &Path, fault: DatabaseFault, detail: String) -> Error {
-    Error::Database { fault, path: path.to_owned(), detail, remedy: None, source: None }
+    Error::database(fault, path, detail)
 }
 
 /// Compiles routes and queries against the tables that this connection sees, within the transaction that made them.

@@ -130,7 +130,7 @@ pub(super) fn must_have_one_name(path: &Path) -> Result<(), Error> {
 }
 
 fn refused(path: &Path, detail: String) -> Error {
-    Error::Database { fault: DatabaseFault::Unwritable, path: path.to_owned(), detail, remedy: None, source: None }
+    Error::database(DatabaseFault::Unwritable, path, detail)
 }
 
 /// The path with its symbolic links followed, as SQLite follows them; the file need not exist. A part that cannot be followed

@@ -146,7 +146,7 @@ impl FileIdentity {
             original.display()
         );
         let fault = DatabaseFault::Copy;
-        let error = Error::Database { fault, path: path.to_owned(), detail, remedy: None, source: None };
+        let error = Error::database(fault, path, detail);
         Err(error.with_remedy(format!(
             "give this one its own (catchment adopt --database {}), or move the other one away if this one is to replace it",
             word(&path.to_string_lossy())

@@ -263,8 +263,7 @@ impl Importer {
     }
 
     fn error(&self, detail: String) -> Error {
-        let (fault, path) = (DatabaseFault::Other, self.path.clone());
-        Error::Database { fault, path, detail, remedy: None, source: None }
+        Error::database(DatabaseFault::Other, &self.path, detail)
     }
 }
 

@@ -53,8 +53,7 @@ impl OpeningInterrupter {
 
 /// The error of work that was interrupted.
 pub(super) fn interrupted(path: &Path, detail: &str) -> Error {
-    let (fault, path) = (DatabaseFault::Interrupted, path.to_owned());
-    Error::Database { fault, path, detail: detail.into(), remedy: None, source: None }
+    Error::database(DatabaseFault::Interrupted, path, detail)
 }
 
 /// Does the work on a thread of its own. Calls `keep_going` several times a second, and interrupts the work once that has returned `false`.

@@ -57,8 +57,7 @@ pub(super) fn compare(path: &Path, noted: Option<&str>, broker: &BrokerConfig) -
         ),
     };
     let detail = format!("it has {} of stream {stream}, and the settings {settings}", shown(noted));
-    let (fault, path) = (DatabaseFault::Conflict, path.to_owned());
-    Err(Error::Database { fault, path, detail, remedy: None, source: None }.with_remedy(remedy))
+    Err(Error::database(DatabaseFault::Conflict, path, detail).with_remedy(remedy))
 }
 
 impl Database {

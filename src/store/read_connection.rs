@@ -82,8 +82,7 @@ impl ReadConnection {
     /// Opens a database without locks, if its file is complete: nothing is in a log beside it.
     fn open_unlocked(path: &Path) -> Result<Self, Error> {
         let refused = |detail: String, remedy: &str| {
-            let (fault, path) = (DatabaseFault::Unwritable, path.to_owned());
-            Err(Error::Database { fault, path, detail, remedy: None, source: None }.with_remedy(remedy))
+            Err(Error::database(DatabaseFault::Unwritable, path, detail).with_remedy(remedy))
         };
         // Before the file is opened, so that a change in between is noticed.
         let unlocked = FileState::of(path);
@@ -146,8 +145,7 @@ impl ReadConnection {
             return Ok(());
         }
         let detail = "another process changed it while it was read without locks, so the result may be wrong";
-        let (fault, path) = (DatabaseFault::Busy, self.path.clone());
-        let error = Error::Database { fault, path, detail: detail.into(), remedy: None, source: None };
+        let error = Error::database(DatabaseFault::Busy, &self.path, detail);
         Err(error.with_remedy("run the command again"))
     }
 
@@ -200,8 +198,7 @@ fn must_be_readable_as(database: &Path, file: &Path, role: &str) -> Result<(), E
                 "" => "this user may not read it".to_owned(),
                 role => format!("{role} {}, which this user may not read", file.display()),
             };
-            let (fault, path) = (DatabaseFault::Unwritable, database.to_owned());
-            let error = Error::Database { fault, path, detail, remedy: None, source: None };
+            let error = Error::database(DatabaseFault::Unwritable, database, detail);
             Err(error.with_remedy("change its permissions, or run the command as a user who may read it"))
         }
         // Whatever else is wrong, opening it shows that.

@@ -163,6 +163,6 @@ impl Database {
     }
 
     fn repair_error(&self, fault: DatabaseFault, detail: String) -> Error {
-        Error::Database { fault, path: self.file().path().to_owned(), detail, remedy: None, source: None }
+        Error::database(fault, self.file().path(), detail)
     }
 }

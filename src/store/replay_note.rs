@@ -67,7 +67,7 @@ impl ReplayNote {
             return Ok(note);
         }
         let (fault, detail) = (DatabaseFault::Conflict, "it is a database that no replay has made".to_owned());
-        let error = Error::Database { fault, path: path.to_owned(), detail, remedy: None, source: None };
+        let error = Error::database(fault, path, detail);
         Err(error.with_remedy("name a new file, or remove this one"))
     }
 }

@@ -107,9 +107,9 @@ impl Retention {
     pub fn round(&mut self, stop: &Signal) -> Result<(), Error> {
         let path = self.file.path().to_owned();
         if self.file.was_replaced() {
-            let detail = "the file was moved, removed or replaced".into();
+            let detail = "the file was moved, removed or replaced";
             let fault = DatabaseFault::Conflict;
-            return Err(Error::Database { fault, path, detail, remedy: None, source: None });
+            return Err(Error::database(fault, path, detail));
         }
         let on_error = |e| database_error(&path, e);
         let connection = self.manager.open_plain().and_then(prepared).map_err(on_error)?;

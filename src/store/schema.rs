@@ -195,7 +195,7 @@ pub(super) fn later_version(path: &Path, version: i64) -> Error {
 }
 
 fn schema_error(path: &Path, detail: String) -> Error {
-    Error::Database { fault: DatabaseFault::Schema, path: path.to_owned(), detail, remedy: None, source: None }
+    Error::database(DatabaseFault::Schema, path, detail)
 }
 
 /// The version of the tables in a database; `None` if there are none.

@@ -188,7 +188,7 @@ pub(super) fn statement_error(
 pub(super) fn violation_error(path: &Path, name: &str, violation: Violation) -> Error {
     let Violation { detail, remedy } = violation;
     let (fault, detail) = (DatabaseFault::Statement, format!("{name}: it {detail}"));
-    let error = Error::Database { fault, path: path.to_owned(), detail, remedy: None, source: None };
+    let error = Error::database(fault, path, detail);
     with_optional_remedy(error, remedy)
 }
 

@@ -172,5 +172,5 @@ fn sync_folder(file: &Path) -> std::io::Result<()> {
 }
 
 fn refused(path: &Path, fault: DatabaseFault, detail: String) -> Error {
-    Error::Database { fault, path: path.to_owned(), detail, remedy: None, source: None }
+    Error::database(fault, path, detail)
 }

@@ -92,7 +92,7 @@ impl Job for QuickCheckJob {
             return Ok(());
         }
         let (path, detail) = (self.path.clone(), format!("it is damaged: {}", found.join("; ")));
-        let error = Error::Database { fault: DatabaseFault::Corrupt, path, detail, remedy: None, source: None };
+        let error = Error::database(DatabaseFault::Corrupt, path, detail);
         Err(error.with_remedy("restore a copy; the collector then reads what it lacks from the stream"))
     }
 }
@@ -121,7 +121,7 @@ impl Job for WalSizeJob {
             ("a program that reads the database has not ended its transaction", "end it")
         };
         let detail = format!("its -wal file is larger than {most} (upkeep.max_wal): {detail}");
-        let error = Error::Database { fault: DatabaseFault::Other, path, detail, remedy: None, source: None };
+        let error = Error::database(DatabaseFault::Other, path, detail);
         Err(error.with_remedy(remedy))
     }
 

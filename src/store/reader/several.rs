@@ -47,8 +47,7 @@ impl Reader {
         if others.len() > MOST_ATTACHED {
             let detail =
                 format!("{} databases are too many to be read as one; SQLite takes {}", paths.len(), MOST_ATTACHED + 1);
-            let (fault, path) = (DatabaseFault::Statement, first.to_path_buf());
-            let error = Error::Database { fault, path, detail, remedy: None, source: None };
+            let error = Error::database(DatabaseFault::Statement, first, detail);
             return Err(error.with_remedy("give fewer, or read them in turn"));
         }
         for (number, path) in paths.iter().enumerate() {
@@ -56,8 +55,7 @@ impl Reader {
             let file = inode(path);
             if let Some(same) = paths[..number].iter().find(|other| file.is_some() && inode(other) == file) {
                 let detail = format!("it is given twice, also as {}", same.display());
-                let (fault, path) = (DatabaseFault::Statement, path.to_path_buf());
-                let error = Error::Database { fault, path, detail, remedy: None, source: None };
+                let error = Error::database(DatabaseFault::Statement, path, detail);
                 return Err(error.with_remedy("give each database once"));
             }
         }

@@ -90,7 +90,7 @@ impl Reader {
             }
         };
         let (fault, path): (_, PathBuf) = (DatabaseFault::Statement, self.connection.path().to_owned());
-        let error = Error::Database { fault, path, detail: format!("{name} {reason}"), remedy: None, source: None };
+        let error = Error::database(fault, path, format!("{name} {reason}"));
         Err(error.with_remedy(format!("read it with {}", hint::command("sql"))))
     }
 

@@ -47,8 +47,8 @@ impl Sink for SpoolSink {
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
         if self.spool.shared.file.was_replaced() {
             let (fault, path) = (DatabaseFault::Conflict, self.spool.path().to_owned());
-            let detail = "the file was moved, removed or replaced while it was recorded into".into();
-            let error = Error::Database { fault, path, detail, remedy: None, source: None };
+            let detail = "the file was moved, removed or replaced while it was recorded into";
+            let error = Error::database(fault, path, detail);
             return Err(Refusal::Fatal(
                 error.with_remedy("put it back, or start again with the file that is there now"),
             ));
@@ -99,7 +99,7 @@ fn refusal(spool: &Spool, problem: Problem) -> Refusal {
         return Refusal::Retry(problem);
     }
     let Problem { fault, detail, .. } = problem;
-    let error = Error::Database { fault, path: spool.path().to_owned(), detail, remedy: None, source: None };
+    let error = Error::database(fault, spool.path(), detail);
     Refusal::Fatal(error.with_remedy("the spool is damaged: start again, and it is moved aside whole"))
 }
 
