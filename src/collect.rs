@@ -281,7 +281,7 @@ impl Collector {
         &self.subjects
     }
 
-    /// Blocks until the collector has ended, at most for `wait`. Returns whether it has ended: with [`Until::Drained`] everything is
+    /// Blocks until the collector has ended, at most for `timeout`. Returns whether it has ended: with [`Until::Drained`] everything is
     /// committed then. A collector ends by itself when it has failed, or with [`Until::Drained`]; and it ends when another thread
     /// calls [`Collector::stop`].
     ///
@@ -289,12 +289,12 @@ impl Collector {
     ///
     /// What made the collector fail: another program advanced the ledger, a table is missing, another collector uses a clone of the
     /// database, or a thread of the library panicked. Each call returns it; only the first one has the error's source.
-    pub fn wait(&self, wait: Duration) -> Result<bool, Error> {
-        self.pipeline.wait(wait)
+    pub fn wait(&self, timeout: Duration) -> Result<bool, Error> {
+        self.pipeline.wait(timeout)
     }
 
-    /// Blocks until the event with this sequence of the stream is committed, and all events before it, at most for `wait`. Returns
-    /// whether it is: `false` where `wait` is over, or the collector has ended before. A program that has recorded an event can read
+    /// Blocks until the event with this sequence of the stream is committed, and all events before it, at most for `timeout`. Returns
+    /// whether it is: `false` where `timeout` is over, or the collector has ended before. A program that has recorded an event can read
     /// it from the database then. The receipt of a [`NatsRecorder`](crate::NatsRecorder) has the sequence:
     ///
     /// ```no_run
@@ -319,7 +319,7 @@ impl Collector {
     /// # Errors
     ///
     /// [`Error::Config`] in mode `core`, where events have no sequences. Otherwise as [`Collector::wait`].
-    pub fn wait_for(&self, sequence: u64, wait: Duration) -> Result<bool, Error> {
+    pub fn wait_for(&self, sequence: u64, timeout: Duration) -> Result<bool, Error> {
         /// How long the threads of an ended pipeline may take until their error is known.
         const LEAVE: Duration = Duration::from_secs(1);
         if self.mode == Mode::Core {
@@ -327,7 +327,7 @@ impl Collector {
             return Err(Error::config("broker.mode", reason));
         }
         let progress = &self.parts.shared.progress;
-        if progress.wait_for(sequence, deadline::after(wait)) {
+        if progress.wait_for(sequence, deadline::after(timeout)) {
             return Ok(true);
         }
         if progress.has_ended() {
@@ -371,22 +371,22 @@ impl Collector {
     }
 
     /// Receives no more, commits what was received, answers the pending requests, and ends all threads. Blocks at most for
-    /// `patience`. Events that are not committed by then stay in the stream; in mode `core` they are lost. Requests that are
+    /// `timeout`. Events that are not committed by then stay in the stream; in mode `core` they are lost. Requests that are
     /// not answered by then get an error. A thread that hangs is left running.
     ///
     /// When all threads have ended, the lock on the database is released, so that another collector can start. After an
     /// [`Error::StopDeadline`], a later call releases it if they have ended by then; dropping the collector releases it in any case.
-    /// Stopping a stopped collector returns its status again. Where several threads stop it at a time, the shortest `patience` counts.
+    /// Stopping a stopped collector returns its status again. Where several threads stop it at a time, the shortest `timeout` counts.
     ///
     /// # Errors
     ///
     /// [`Error::StopDeadline`] with the names of the threads that had not ended, or what made the collector fail.
-    pub fn stop(&self, patience: Duration) -> Result<Status, Error> {
+    pub fn stop(&self, timeout: Duration) -> Result<Status, Error> {
         let Self { pipeline, services, upkeep, parts, mode, lock, .. } = self;
-        let until = deadline::after(patience);
+        let until = deadline::after(timeout);
         services.close();
         upkeep.close();
-        let stopped = pipeline.stop(patience);
+        let stopped = pipeline.stop(timeout);
         let answered = services.finish(until).map(|threads| joined([threads, upkeep.finish(until)]));
         let (queries, requests) = (services.queries(), self.service_state.counts());
         if pipeline.has_ended() && matches!(answered, Ok(None)) {
@@ -397,7 +397,7 @@ impl Collector {
         match stopped {
             Ok(()) => match answered? {
                 None => Ok(parts.status(queries, requests, upkeep)),
-                Some(threads) => Err(unfinished(threads, patience)),
+                Some(threads) => Err(unfinished(threads, timeout)),
             },
             Err(Error::StopDeadline { waited, unfinished: threads, .. }) => Err(unfinished(threads, waited)),
             Err(error) => Err(error),

@@ -78,7 +78,7 @@
 //! | `catchment-timeouts` | queries | interrupts statements at their time-out |
 //! | `catchment-replies` | routes with `reply` | sends confirmations |
 //! | `catchment-sender` | NATS recorder, spooled recorder | publishes events, processes acknowledgements |
-//! | `catchment-forwarder` | spooled recorder | reads events from the spool for the sender, removes those that are in the stream |
+//! | `catchment-forwarder` | spooled recorder, the command `forward` | reads events from the spool for the sender, removes those that are in the stream |
 //! | `catchment-flush` | each connection | flushes what was written |
 //! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
 //! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations; checks a backup |
@@ -87,6 +87,7 @@
 //! | `catchment-compact` | [`maintenance::compact`] | writes the database anew |
 //! | `catchment-observer`, `catchment-http` | the command `run` alone | samples the collector; serves metrics, health and a page |
 //! | `catchment-reload` | the command, during a reload | takes over other settings |
+//! | `catchment-input`, `catchment-stdin`, `catchment-opening`, `catchment-signals`, `catchment-top` | other commands alone | read input and signals, connect, look at a collector |
 //! | `catchment-upkeep` | collector, if it has such work | does what is due from time to time: retention, backups, checks of the database |
 //! | `catchment-probe` | before threads of other crates start | ends at once: shows that the system allows the threads |
 //!

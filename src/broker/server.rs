@@ -48,7 +48,7 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long an earlier server may go on before it counts as left behind.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The file in the folder that server and guard keep locked.
 const LOCK: &str = "server.lock";
@@ -238,7 +238,7 @@ impl Start<'_> {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) if !(self.keep_going)() => return Err(self.stopped()),
                 Err(TryLockError::WouldBlock) if began.elapsed() < END_LIMIT => {
-                    if began.elapsed() >= LEAVE_PATIENCE && !std::mem::replace(&mut has_ended_others, true) {
+                    if began.elapsed() >= LEAVE_TIMEOUT && !std::mem::replace(&mut has_ended_others, true) {
                         self.end_others(&file);
                     }
                     std::thread::sleep(PAUSE);
@@ -337,7 +337,7 @@ impl Drop for Server {
         let mut has_ended_others = false;
         // The guard may have been killed. Then its end says nothing about the server.
         while (self.ended().is_none() || !processes().is_empty()) && began.elapsed() < END_LIMIT {
-            if began.elapsed() >= LEAVE_PATIENCE && !std::mem::replace(&mut has_ended_others, true) {
+            if began.elapsed() >= LEAVE_TIMEOUT && !std::mem::replace(&mut has_ended_others, true) {
                 left_behind::end(&processes());
             }
             std::thread::sleep(PAUSE);

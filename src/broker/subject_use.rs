@@ -14,7 +14,7 @@ use crate::pipeline::Signal;
 use crate::subject::Filter;
 
 /// How long services have for their answers. Most answer within milliseconds; only a subject that no service has takes all of it.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// So many subjects of services are kept, to suggest one.
 const MOST_SUBJECTS: usize = 10_000;
@@ -51,7 +51,7 @@ pub(super) fn subject_use(link: &Link, config: &BrokerConfig, subject: &str, den
 fn streams(link: &Link, config: &BrokerConfig, subject: &str, denied: &Signal) -> Vec<String> {
     let question = serde_json::json!({ "subject": subject }).to_string();
     let names = format!("{}.STREAM.NAMES", config.api_prefix());
-    let Ok(answer) = link.request(names, question, config.timeout.min(PATIENCE), Some(denied)) else {
+    let Ok(answer) = link.request(names, question, config.timeout.min(TIMEOUT), Some(denied)) else {
         return Vec::new();
     };
     stream_names(&answer.data)
@@ -60,7 +60,7 @@ fn streams(link: &Link, config: &BrokerConfig, subject: &str, denied: &Signal) -
 /// Whether a service answers on this subject.
 fn service_use(link: &Link, config: &BrokerConfig, subject: &str, denied: &Signal) -> SubjectUse {
     const TOKEN: &str = "services";
-    let until = Instant::now() + config.timeout.min(PATIENCE);
+    let until = Instant::now() + config.timeout.min(TIMEOUT);
     let answers = format!("{}.{TOKEN}", link.inbox());
     link.publish(INFO.into(), TOKEN, "");
     let mut others: Vec<String> = Vec::new();
@@ -92,7 +92,7 @@ pub(super) fn query_subjects(link: &Link, config: &BrokerConfig, denied: &Signal
     const LULL: Duration = Duration::from_millis(250);
     let answers = format!("{}.{TOKEN}", link.inbox());
     link.publish(INFO.into(), TOKEN, "");
-    let mut patience = config.timeout.min(PATIENCE);
+    let mut timeout = config.timeout.min(TIMEOUT);
     let mut found = Vec::new();
     loop {
         crossbeam_channel::select! {
@@ -104,11 +104,11 @@ pub(super) fn query_subjects(link: &Link, config: &BrokerConfig, denied: &Signal
                     if found.len() >= MOST_SUBJECTS {
                         return found;
                     }
-                    patience = patience.min(LULL);
+                    timeout = timeout.min(LULL);
                 }
                 _ => return found,
             },
-            default(patience) => return found,
+            default(timeout) => return found,
         }
     }
 }

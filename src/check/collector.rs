@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::observe::{AskError, State, ask_snapshot, may_ask};
 
 /// How long it may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the collector on its socket. A process that has none, such as a recorder, is not asked, and neither is
 /// that of another user.
@@ -17,7 +17,7 @@ pub(super) fn check(config: &Config, report: &mut ReportBuilder<'_>) {
         return;
     }
     let remedy = "catchment status shows its figures";
-    match ask_snapshot(&config.database.path, PATIENCE) {
+    match ask_snapshot(&config.database.path, TIMEOUT) {
         Ok(snapshot) if snapshot.state == State::Starting => {}
         Ok(snapshot) => {
             let what = snapshot

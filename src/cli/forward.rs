@@ -23,7 +23,7 @@ use super::values::{counted, shown_time};
 const POLL: Duration = Duration::from_millis(100);
 
 /// The shortest time without progress after which --once gives up.
-const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+const LEAST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the end may take.
 const STOP: Duration = Duration::from_secs(5);
@@ -124,14 +124,14 @@ impl Forward {
             RecognisedBy::Both => Identity::Both,
             RecognisedBy::Database => Identity::Database,
         };
-        let patience = config.broker.timeout.max(LEAST_PATIENCE);
+        let timeout = config.broker.timeout.max(LEAST_TIMEOUT);
         let (outbox, broker, poll, give_up_after) = (options.clone(), config.broker, self.poll, self.give_up_after);
         let expected_stream = self.broker.stream().map(str::to_owned);
         let config = TableForwardingConfig { outbox, broker, expected_stream, identity, give_up_after, poll };
         let forwarding = TableForwarding::start(config)?;
         let manager = ServiceManager::of_environment();
         manager.ready();
-        let ended = self.forward(&forwarding, patience, &signals);
+        let ended = self.forward(&forwarding, timeout, &signals);
         manager.stopping();
         forwarding.stop(STOP);
         match (&ended, self.once, self.json) {
@@ -142,7 +142,7 @@ impl Forward {
     }
 
     /// Forwards until all is done, or until a signal comes.
-    fn forward(&self, forwarding: &TableForwarding, patience: Duration, signals: &Signals) -> anyhow::Result<()> {
+    fn forward(&self, forwarding: &TableForwarding, timeout: Duration, signals: &Signals) -> anyhow::Result<()> {
         let progress = Progress::new(None, "event", "forwarded");
         let (mut before, mut since) = ((0, 0), Instant::now());
         loop {
@@ -169,7 +169,7 @@ impl Forward {
                     None => Ok(()),
                 };
             }
-            if self.once && since.elapsed() >= patience {
+            if self.once && since.elapsed() >= timeout {
                 let troubles = forwarding.health().troubles;
                 let why = troubles.first().map_or("no answer".to_owned(), |trouble| trouble.reason.clone());
                 anyhow::bail!("not all rows are forwarded: {why}; the rest stays and is forwarded the next time");

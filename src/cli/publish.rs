@@ -19,7 +19,7 @@ use crate::timer_slack;
 use crate::{Config, Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 use clap::{Args, ValueEnum};
 use events::{Events, LineFormat, Load, due};
-use report::{Ending, POLL, Patience, PublishReport};
+use report::{Ending, POLL, PublishReport, SettleTimeout};
 
 use super::failure::UsageError;
 use super::lines::{Lines, Source};
@@ -33,7 +33,7 @@ use super::{committed, starting};
 const LARGEST: u64 = 64 << 20;
 
 /// The shortest time without any answer after which it gives up. That no stream takes an event is certain only after some attempts.
-const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+const LEAST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Publish events: one from the command line, lines of a file or of standard input, or generated load
 ///
@@ -123,8 +123,8 @@ impl Publish {
             Ok(events) => match self.connect(settings, &config, &signals) {
                 Err(error) => signals.interrupted().map_or(Ending::Refused(error), Ending::Interrupted),
                 Ok(recorder) => {
-                    let patience = config.broker.timeout.max(LEAST_PATIENCE);
-                    let (ending, subject) = self.publish(&recorder, patience, events, &headers, &mut report, &signals);
+                    let timeout = config.broker.timeout.max(LEAST_TIMEOUT);
+                    let (ending, subject) = self.publish(&recorder, timeout, events, &headers, &mut report, &signals);
                     took = Some(began.elapsed());
                     committed::wait(&config, &subject, report.destination(), &|| !signals.end_asked());
                     ending
@@ -217,7 +217,7 @@ impl Publish {
     fn publish(
         &self,
         recorder: &NatsRecorder,
-        patience: Duration,
+        timeout: Duration,
         events: &mut Events,
         headers: &[(String, String)],
         report: &mut PublishReport,
@@ -225,7 +225,7 @@ impl Publish {
     ) -> (Ending, String) {
         let progress = (!events.are_typed()).then(|| Progress::new(events.total(), "event", "handed over"));
         let counters = recorder.counters();
-        let mut patience = Patience::new(patience);
+        let mut timeout = SettleTimeout::new(timeout);
         let (began, mut passed_on, mut last) = (Instant::now(), 0, None);
         let mut subject = self.subject.clone().unwrap_or_default();
         if self.rate.is_some() {
@@ -248,8 +248,8 @@ impl Publish {
             if self.events {
                 event.subject().clone_into(&mut subject);
             }
-            patience.renew();
-            match pass_on(recorder, event, || patience.is_over(counters.counts(), signals)) {
+            timeout.renew();
+            match pass_on(recorder, event, || timeout.is_over(counters.counts(), signals)) {
                 Ok(receipt) => last = Some(receipt),
                 // The event was read, and is not passed on.
                 Err(error) if is_full(&error) && signals.end_asked() => continue,
@@ -265,7 +265,7 @@ impl Publish {
                 progress.show(passed_on, String::new());
             }
         };
-        let settled = report.settle(recorder, passed_on, last, &mut patience, signals);
+        let settled = report.settle(recorder, passed_on, last, &mut timeout, signals);
         if let Some(progress) = progress {
             progress.clear();
         }

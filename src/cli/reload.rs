@@ -17,7 +17,7 @@ use crate::store::{Lock, LockHolder, ReloadNote, StartPhase};
 const POLL: Duration = Duration::from_millis(20);
 
 /// How long to wait for a process that may just have been started.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Have the running collector of the database read its settings file again
 ///
@@ -132,13 +132,13 @@ fn find(database: &Path, until: Instant, signals: &Signals) -> anyhow::Result<(L
         let is_over = signals.end_asked() || Instant::now() >= until;
         match (holder.map_err(|why| anyhow::anyhow!("database {shown}: {why}")), Lock::phase(database)) {
             // One that was started a moment ago may not have the lock yet, or is not ready.
-            (_, None) if began.elapsed() < PATIENCE && !is_over => {}
+            (_, None) if began.elapsed() < TIMEOUT && !is_over => {}
             (Ok(None), _) => {
                 anyhow::bail!("database {shown}: no collector uses it; start one with {}", crate::hint::start(false))
             }
             (Err(why), _) => return Err(why),
             (Ok(Some(holder)), Some(StartPhase::Running))
-                if running_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE || is_over =>
+                if running_since.get_or_insert_with(Instant::now).elapsed() >= TIMEOUT || is_over =>
             {
                 let process = holder.number();
                 anyhow::bail!(

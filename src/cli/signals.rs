@@ -66,7 +66,7 @@ impl Signals {
             let _ = io::copy(&mut io::stdin(), &mut io::sink());
             asked.store(true, Ordering::Relaxed);
         };
-        thread::Builder::new().name("catchment-input".into()).spawn(read).context("cannot watch standard input")?;
+        thread::Builder::new().name("catchment-stdin".into()).spawn(read).context("cannot watch standard input")?;
         Ok(())
     }
 

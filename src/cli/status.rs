@@ -286,4 +286,4 @@ pub fn shown(trouble: &Trouble) -> String {
 }
 
 /// How long one answer may take for a view that is drawn again and again.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub const TIMEOUT: Duration = Duration::from_secs(2);

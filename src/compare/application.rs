@@ -157,7 +157,7 @@ pub fn serve(
 ) -> Result<(), CompareError> {
     let (sender, lines) = mpsc::channel();
     std::thread::Builder::new()
-        .name("catchment-input".into())
+        .name("catchment-stdin".into())
         .spawn(move || {
             for line in input.lines().map_while(Result::ok) {
                 let _ = sender.send(line);

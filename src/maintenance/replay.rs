@@ -26,7 +26,7 @@ use crate::task::{Progress, Task};
 const REPORT: Duration = Duration::from_millis(100);
 
 /// How long a replay that is cancelled may take to commit what was received.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What [`replay()`] reads, and what it does with the new database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -351,7 +351,7 @@ impl Filling<'_> {
             let position = shared.progress.position().map_or(start, |position| position.sequence);
             let done = position.saturating_sub(start).min(total);
             if let Err(error) = task.report("replaying", done, Some(total), "events") {
-                pipeline.stop(PATIENCE)?;
+                pipeline.stop(TIMEOUT)?;
                 cancelled = Some(error);
                 break;
             }

@@ -124,7 +124,9 @@ impl VerifyReport {
 /// without one, by the number of rows. The routes of `config` must be those that the events were collected with.
 ///
 /// The comparison is of the moment at which it begins; a collector may go on. It loads neither the database nor the stream: it sorts the
-/// sequences in a temporary file, and reads the stream in parts, message by message, without a consumer.
+/// sequences in a temporary file, and reads the stream in parts. If there are a thousand messages or more to read, it uses a consumer in
+/// the server's memory, which acknowledges nothing. Otherwise, and where no consumer can be made, it reads message by message, which takes
+/// several times as long.
 ///
 /// With `repair`, the lock of the database is taken, and missing messages are stored through the routes, some thousand in a transaction.
 /// What the routes refuse becomes a dead letter. New migrations are applied, as at a start.

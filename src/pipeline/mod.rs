@@ -128,13 +128,13 @@ impl Pipeline {
         *self.settings.lock() = settings;
     }
 
-    /// Blocks until the pipeline has ended, at most for `wait`. Returns whether it has ended.
+    /// Blocks until the pipeline has ended, at most for `timeout`. Returns whether it has ended.
     ///
     /// # Errors
     ///
     /// The first error or panic of a thread.
-    pub fn wait(&self, wait: Duration) -> Result<bool, Error> {
-        self.thread_group.join_until(deadline::after(wait))
+    pub fn wait(&self, timeout: Duration) -> Result<bool, Error> {
+        self.thread_group.join_until(deadline::after(timeout))
     }
 
     /// Whether all threads have ended. Does not block.
@@ -143,18 +143,18 @@ impl Pipeline {
         self.thread_group.running().is_empty()
     }
 
-    /// Receives no more, commits what was received, and joins all threads. Blocks at most for `patience`. After that time nothing
+    /// Receives no more, commits what was received, and joins all threads. Blocks at most for `timeout`. After that time nothing
     /// more is committed, and a thread that hangs in a call is left running. Can be called again, also by several threads at a time.
     ///
     /// # Errors
     ///
     /// [`Error::StopDeadline`] with the names of the threads, or the first error of a thread.
-    pub fn stop(&self, patience: Duration) -> Result<(), Error> {
-        /// The part of `patience` that threads get to end after `quit` is raised.
+    pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
+        /// The part of `timeout` that threads get to end after `quit` is raised.
         const QUIT_TIME: Duration = Duration::from_millis(500);
-        let until = deadline::after(patience);
+        let until = deadline::after(timeout);
         self.shared.stop.raise();
-        let drained = self.thread_group.join_until(deadline::after(patience.saturating_sub(QUIT_TIME)));
+        let drained = self.thread_group.join_until(deadline::after(timeout.saturating_sub(QUIT_TIME)));
         let unfinished = self.thread_group.running();
         self.shared.quit.raise();
         if let Ok(true) = drained {
@@ -163,7 +163,7 @@ impl Pipeline {
         // All threads are joined, whatever the first error was. Later errors usually follow from the first, which is returned.
         self.thread_group.join_all_until(until);
         drained?;
-        Err(Error::StopDeadline { waited: patience, unfinished, kept: true })
+        Err(Error::StopDeadline { waited: timeout, unfinished, kept: true })
     }
 }
 

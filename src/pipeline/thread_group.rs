@@ -159,7 +159,7 @@ impl State {
 /// [`Error::Thread`], with `what` as the name.
 pub fn room_for_threads(count: usize, what: &str) -> Result<(), Error> {
     /// How long to wait until the system no longer counts the ended probes.
-    const PATIENCE: Duration = Duration::from_millis(100);
+    const TIMEOUT: Duration = Duration::from_millis(100);
     let running = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     let before = running();
     let (release, until_released) = crossbeam_channel::bounded::<()>(0);
@@ -173,7 +173,7 @@ pub fn room_for_threads(count: usize, what: &str) -> Result<(), Error> {
     for probe in probes {
         let _ = probe.join();
     }
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     while running() > before && Instant::now() < until {
         thread::sleep(Duration::from_millis(1));
     }

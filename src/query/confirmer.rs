@@ -17,7 +17,7 @@ pub(super) const CAPACITY: usize = 50_000;
 const MAX_BATCH: usize = 256;
 
 /// How long to wait while the connection is full.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends confirmations.
 pub(super) struct Confirmer {
@@ -53,7 +53,7 @@ impl Confirmer {
             let requested = all.len();
             let replies: Vec<_> = all.into_iter().filter_map(|confirmation| self.addressed(confirmation)).collect();
             let sent = replies.len();
-            let is_sent = sent > 0 && self.reply_queue.send(replies, PATIENCE);
+            let is_sent = sent > 0 && self.reply_queue.send(replies, TIMEOUT);
             self.counters.confirmations_dropped.add(if is_sent { requested - sent } else { requested });
         }
     }

@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_millis(100);
 const SLEEPS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// How long the watchdog's replies wait while the connection is full.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long interrupted statements may take to end when the service quits.
 const QUIT_GRACE: Duration = Duration::from_millis(30);
@@ -264,7 +264,7 @@ struct Due {
 
 /// Sends the watchdog's replies. Call it without the lock: writing to the log may block too.
 fn send(reply_queue: &ReplyQueue, replies: Vec<AddressedReply>, stuck: &[String]) {
-    if !reply_queue.send(replies, PATIENCE) {
+    if !reply_queue.send(replies, TIMEOUT) {
         log::debug!("service: time-out errors were not sent: the connection is lost or full");
     }
     for reason in stuck {

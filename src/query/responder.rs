@@ -11,7 +11,7 @@ use crate::pipeline::{Mark, SingleEvent};
 use crate::store::{QueryError, QueryErrorKind, QueryRunner};
 
 /// How long a reply waits while the connection is full.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a reply counts against the server's `max_payload` besides the rows.
 const REPLY_OVERHEAD: usize = 256;
@@ -47,7 +47,7 @@ impl Responder {
                 }
             };
             let to = queued.request.reply;
-            if !self.reply_queue.send(vec![AddressedReply { to, reply }], PATIENCE) {
+            if !self.reply_queue.send(vec![AddressedReply { to, reply }], TIMEOUT) {
                 log::debug!("service: an answer was not sent: the connection is lost or full");
             }
         }

@@ -99,8 +99,8 @@ impl CommitQueue {
     ) -> Result<u64, FailureReason> {
         let size = event.size();
         let mut state = self.state.lock();
-        if let (Overflow::Block(patience), false) = (overflow, state.open.has_room_for(size)) {
-            let until = deadline::after(patience);
+        if let (Overflow::Block(timeout), false) = (overflow, state.open.has_room_for(size)) {
+            let until = deadline::after(timeout);
             while !state.closed && !state.ended && !state.open.has_room_for(size) {
                 if self.has_room.wait_until(&mut state, until).timed_out() {
                     break;

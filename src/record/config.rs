@@ -9,7 +9,7 @@ use crate::config::{
 use crate::error::Error;
 use crate::event_id::Identity;
 
-/// The default of both recorders for [`Overflow::Block`].
+/// The default of all recorders for [`Overflow::Block`].
 const BLOCK: Duration = Duration::from_secs(5);
 
 /// The settings of a [`NatsRecorder`](super::NatsRecorder).

@@ -19,7 +19,7 @@ use crate::pipeline::{Condition, Counter, Health, Problem, Settings};
 use crate::store::{Database, EventOutcome, EventWriter, Lock, Routes};
 
 /// How long dropping a recorder may go on committing.
-const DROP_PATIENCE: Duration = Duration::from_secs(5);
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Writes events into a SQLite database. The rows are the same as a collector's, except that the columns `stream` and `sequence`
 /// are NULL, and `published_us` is the time at which `record` was called.
@@ -139,17 +139,17 @@ impl DirectRecorder {
         }
     }
 
-    fn end(&self, patience: Duration) -> Result<(), FlushError> {
+    fn end(&self, timeout: Duration) -> Result<(), FlushError> {
         self.is_closed.store(true, Ordering::Relaxed);
         match &self.write_mode {
-            WriteMode::PerEvent(per_event) => self.end_per_event(per_event, patience),
-            WriteMode::Grouped(grouped) => grouped.end(patience),
+            WriteMode::PerEvent(per_event) => self.end_per_event(per_event, timeout),
+            WriteMode::Grouped(grouped) => grouped.end(timeout),
         }
     }
 
     /// Waits for the calls of `record` that are under way, and closes the connection.
-    fn end_per_event(&self, per_event: &PerEvent, patience: Duration) -> Result<(), FlushError> {
-        if let Some(mut writer) = per_event.writer.try_write_until(deadline::after(patience)) {
+    fn end_per_event(&self, per_event: &PerEvent, timeout: Duration) -> Result<(), FlushError> {
+        if let Some(mut writer) = per_event.writer.try_write_until(deadline::after(timeout)) {
             writer.take();
             return Ok(());
         }
@@ -212,23 +212,23 @@ impl Recorder for DirectRecorder {
         }
     }
 
-    /// Blocks until every event passed in before this call is committed, at most for `patience`. With [`CommitMode::PerEvent`] it returns
+    /// Blocks until every event passed in before this call is committed, at most for `timeout`. With [`CommitMode::PerEvent`] it returns
     /// at once: events are committed when [`Recorder::record`] returns.
-    fn flush(&self, patience: Duration) -> Result<(), FlushError> {
+    fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
         match &self.write_mode {
             WriteMode::PerEvent(_) => Ok(()),
-            WriteMode::Grouped(grouped) => grouped.queue().flush(deadline::after(patience)),
+            WriteMode::Grouped(grouped) => grouped.queue().flush(deadline::after(timeout)),
         }
     }
 
-    /// Commits what is in the buffer, and ends. Blocks at most for `patience`.
+    /// Commits what is in the buffer, and ends. Blocks at most for `timeout`.
     ///
     /// An event that is not committed comes back with the reason why the database did not take it, or with
     /// [`FailureReason::Closed`]. An event whose commit has begun and hangs comes back with [`FailureReason::Unconfirmed`]: it may be
     /// stored. The database's lock is released when that commit ends, also where that is later. With [`CommitMode::PerEvent`], this
     /// waits for the calls of [`Recorder::record`] that have not returned.
-    fn close(&self, patience: Duration) -> Result<(), FlushError> {
-        self.end(patience)
+    fn close(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.end(timeout)
     }
 
     fn health(&self) -> Health {
@@ -239,7 +239,7 @@ impl Recorder for DirectRecorder {
 impl Drop for DirectRecorder {
     fn drop(&mut self) {
         if !*self.is_closed.get_mut()
-            && let Err(error) = self.end(DROP_PATIENCE)
+            && let Err(error) = self.end(DROP_TIMEOUT)
         {
             log::error!(event = "recorder.dropped", error:% = error; "recorder: dropped with {error}");
         }

@@ -39,7 +39,8 @@ pub enum FailureReason {
     /// The event is not valid.
     #[error(transparent)]
     Invalid(InvalidEvent),
-    /// It is larger than the server accepts. Only from a [`NatsRecorder`](super::NatsRecorder).
+    /// It is larger than the server accepts. From a [`NatsRecorder`](super::NatsRecorder), or from
+    /// [`Receipt::wait_for_stream`](super::Receipt::wait_for_stream).
     #[error("it has {size} bytes and the server accepts {limit}; {SMALLER}")]
     TooLarge {
         /// Its size in bytes, headers included.
@@ -150,7 +151,8 @@ pub enum FlushError {
         /// the limits of its buffer, in events and in bytes. Further ones are only counted in the log. When it is closed,
         /// all events that were still in the buffer are in this list too.
         failed: Vec<RecordError>,
-        /// What is wrong with the broker, if anything. Always `None` from a [`DirectRecorder`](super::DirectRecorder).
+        /// What is wrong with the broker, if anything. Always `None` from a
+        /// [`DirectRecorder`](super::DirectRecorder) and a [`SpooledRecorder`](super::SpooledRecorder), which commit to a file.
         trouble: Option<String>,
     },
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::NatsRecorderConfig;
-use super::send_queue::{Patience, SendQueue, SettleResult};
+use super::send_queue::{GracePeriods, SendQueue, SettleResult};
 use crate::broker::{Cluster, KnownStreams, Liveness, PublishResult, Publisher, Reconnect, Rejection};
 use crate::config::Mode;
 use crate::counted;
@@ -159,8 +159,8 @@ impl EventSender {
                 liveness.answered(Instant::now());
             }
             let any_stored = results.iter().any(|result| result.result.is_ok());
-            let patience = self.patience(&results);
-            if let SettleResult::Retry(reason) = self.queue.settle(results, patience) {
+            let grace = self.grace(&results);
+            if let SettleResult::Retry(reason) = self.queue.settle(results, grace) {
                 self.condition.degrade(format!("{reason}; sending again"));
             } else if any_stored && Instant::now() >= denied_until {
                 self.condition.recover();
@@ -192,9 +192,9 @@ impl EventSender {
     }
 
     /// How long these events are sent again if no stream takes them.
-    fn patience(&self, results: &[PublishResult]) -> Patience {
-        if let Some(patience) = self.queue.patience() {
-            return patience.into();
+    fn grace(&self, results: &[PublishResult]) -> GracePeriods {
+        if let Some(give_up_after) = self.queue.give_up_after() {
+            return give_up_after.into();
         }
         let timeout = self.config.broker.timeout;
         let lacks_stream = || results.iter().any(|result| matches!(result.result, Err(Rejection::NoStream)));
@@ -206,7 +206,7 @@ impl EventSender {
         } else {
             timeout / 2
         };
-        Patience { no_stream, no_leader: LEADER_ELECTION.max(timeout) }
+        GracePeriods { no_stream, no_leader: LEADER_ELECTION.max(timeout) }
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct ForwardOptions {
     /// The events after this position are forwarded.
     pub(super) after: u64,
     /// How long an event that the server refuses is sent again, while others are stored.
-    pub(super) patience: Duration,
+    pub(super) give_up_after: Duration,
     /// How often to look for events, where nobody calls [`Forwarding::wake`].
     pub(super) poll: Option<Duration>,
     /// What prevents reading and marking the events.
@@ -69,7 +69,7 @@ impl Forwarding {
         store: impl ForwardStore,
         outcomes: Option<Arc<StreamOutcomes>>,
     ) -> Result<Self, Error> {
-        let ForwardOptions { config, names, refused, after, patience, poll, of_file, of_broker } = options;
+        let ForwardOptions { config, names, refused, after, give_up_after, poll, of_file, of_broker } = options;
         let expected_stream = config.expected_stream.clone();
         let cluster = Arc::new(Cluster::new(&config.broker)?);
         let known_streams = Arc::new(KnownStreams::new(&config.broker, config.identity));
@@ -81,7 +81,7 @@ impl Forwarding {
             window_bytes: config.window_bytes,
             resend_window: event_sender::resend_window(&config, None),
             flush_timeout: None,
-            patience: Some(patience),
+            give_up_after: Some(give_up_after),
         };
         let ids = EventIds::with_names(config.identity, names);
         // The size of an event is checked once a connection shows the limit.

@@ -80,14 +80,14 @@ impl GroupedCommits {
         until: Instant,
         taken: impl FnOnce(u64),
     ) -> Result<u64, FailureReason> {
-        let patience = until.saturating_duration_since(Instant::now());
-        self.queue.enqueue(event, Overflow::Block(patience), taken)
+        let timeout = until.saturating_duration_since(Instant::now());
+        self.queue.enqueue(event, Overflow::Block(timeout), taken)
     }
 
-    /// Commits what is in the queue, and ends. Blocks at most for `patience`. Fails with the events that are not committed.
-    pub(super) fn end(&self, patience: Duration) -> Result<(), FlushError> {
+    /// Commits what is in the queue, and ends. Blocks at most for `timeout`. Fails with the events that are not committed.
+    pub(super) fn end(&self, timeout: Duration) -> Result<(), FlushError> {
         self.queue.close();
-        match self.pipeline.stop(patience) {
+        match self.pipeline.stop(timeout) {
             // The queue already has the reason why a commit does not end.
             Ok(()) | Err(Error::StopDeadline { .. }) => {}
             Err(error) => self.queue.set_failure(&error),

@@ -78,12 +78,12 @@ impl Recorder for MemoryRecorder {
     }
 
     /// Returns at once.
-    fn flush(&self, _patience: Duration) -> Result<(), FlushError> {
+    fn flush(&self, _timeout: Duration) -> Result<(), FlushError> {
         Ok(())
     }
 
     /// Refuses further events. The events stay.
-    fn close(&self, _patience: Duration) -> Result<(), FlushError> {
+    fn close(&self, _timeout: Duration) -> Result<(), FlushError> {
         self.0.lock().closed = true;
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::pipeline::{Condition, Health, Signal, ThreadGroup};
 
 /// How long dropping a recorder may go on sending.
-const DROP_PATIENCE: Duration = Duration::from_secs(5);
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Publishes events to a `JetStream` stream, or in core NATS to the subscribers, and tells when they are recorded.
 ///
@@ -102,7 +102,7 @@ impl NatsRecorder {
             resend_window: event_sender::resend_window(&config, None),
             // In core NATS one answer covers all events in flight. It must come before the server counts as silent.
             flush_timeout: (mode == Mode::Core).then_some(config.broker.silence),
-            patience: None,
+            give_up_after: None,
         };
         let stop = Signal::default();
         let cluster = Arc::new(Cluster::new(&config.broker)?);
@@ -138,8 +138,8 @@ impl NatsRecorder {
         RecorderCounters::of(Arc::clone(&self.queue))
     }
 
-    fn end(&self, patience: Duration) -> Result<(), FlushError> {
-        let until = deadline::after(patience);
+    fn end(&self, timeout: Duration) -> Result<(), FlushError> {
+        let until = deadline::after(timeout);
         self.queue.close();
         let ended = match self.queue.flush(until) {
             // From here on, the queue passes no more events to the sender, whatever that is doing.
@@ -179,18 +179,18 @@ impl Recorder for NatsRecorder {
         Ok(Receipt::in_send_queue(Arc::clone(&self.queue), entry, kind))
     }
 
-    /// Blocks until every event passed in before this call is acknowledged by its stream or has failed, at most for `patience`; in mode
+    /// Blocks until every event passed in before this call is acknowledged by its stream or has failed, at most for `timeout`; in mode
     /// `core`, until the server has read it.
-    fn flush(&self, patience: Duration) -> Result<(), FlushError> {
-        self.queue.flush(deadline::after(patience))
+    fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.queue.flush(deadline::after(timeout))
     }
 
-    /// Sends what is in the buffer, and ends. Blocks at most for `patience`, whatever the broker does.
+    /// Sends what is in the buffer, and ends. Blocks at most for `timeout`, whatever the broker does.
     ///
     /// Every event that is not confirmed by then comes back, however many there are: with [`FailureReason::Closed`] if it is not
     /// stored, with [`FailureReason::Unconfirmed`] if it was sent and may be stored or still be on its way.
-    fn close(&self, patience: Duration) -> Result<(), FlushError> {
-        self.end(patience)
+    fn close(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.end(timeout)
     }
 
     fn health(&self) -> Health {
@@ -201,7 +201,7 @@ impl Recorder for NatsRecorder {
 impl Drop for NatsRecorder {
     fn drop(&mut self) {
         if !self.stop.is_raised()
-            && let Err(error) = self.end(DROP_PATIENCE)
+            && let Err(error) = self.end(DROP_TIMEOUT)
         {
             log::error!(event = "recorder.dropped", error:% = error; "recorder: dropped with {error}");
         }

@@ -145,11 +145,11 @@ impl Receipt {
         }
     }
 
-    /// Blocks until the event is recorded or has failed, at most for `patience`, and returns whether it is. The receipt stays: then
+    /// Blocks until the event is recorded or has failed, at most for `timeout`, and returns whether it is. The receipt stays: then
     /// [`Receipt::wait`] does not block.
     #[must_use]
-    pub fn wait_settled(&self, patience: Duration) -> bool {
-        let until = deadline::after(patience);
+    pub fn wait_settled(&self, timeout: Duration) -> bool {
+        let until = deadline::after(timeout);
         match &self.0 {
             ReceiptState::InSendQueue(at) => at.queue.wait_for(&at.entry, until),
             ReceiptState::InCommitQueue(at) => drop(at.queue.wait_for(at.number, until)),
@@ -159,18 +159,18 @@ impl Receipt {
         self.is_settled()
     }
 
-    /// Blocks until the event is in the stream or has failed, at most for `patience`. From a
+    /// Blocks until the event is in the stream or has failed, at most for `timeout`. From a
     /// [`SpooledRecorder`](super::SpooledRecorder), that is later than [`Receipt::wait`]: the broker may be away for days. For the events
     /// of other recorders, this is [`Receipt::wait`].
     ///
     /// # Errors
     ///
     /// [`WaitError::Failed`] with the event in it: it was not recorded, or it was given up and is kept in the spool as a dead letter.
-    /// [`WaitError::Pending`] with the receipt, where `patience` is over, or the recorder was closed: then the event is kept in the
+    /// [`WaitError::Pending`] with the receipt, where `timeout` is over, or the recorder was closed: then the event is kept in the
     /// spool and forwarded at the next start.
-    pub fn wait_for_stream(self, patience: Duration) -> Result<RecordMetadata, WaitError> {
-        let until = deadline::after(patience);
-        let ReceiptState::InSpool(mut at) = self.0 else { return self.wait(patience) };
+    pub fn wait_for_stream(self, timeout: Duration) -> Result<RecordMetadata, WaitError> {
+        let until = deadline::after(timeout);
+        let ReceiptState::InSpool(mut at) = self.0 else { return self.wait(timeout) };
         match at.commit.queue.wait_for(at.commit.number, until) {
             None => Err(WaitError::Pending(Self(ReceiptState::InSpool(at)))),
             Some(Err(reason)) => Err(WaitError::Failed(at.commit.failed(reason))),
@@ -185,15 +185,15 @@ impl Receipt {
         }
     }
 
-    /// Blocks until the event is recorded or has failed, at most for `patience`; with [`Duration::ZERO`] it does not block. An event
+    /// Blocks until the event is recorded or has failed, at most for `timeout`; with [`Duration::ZERO`] it does not block. An event
     /// of [`ReceiptKind::StoredByStream`] is in the stream then, one of [`ReceiptKind::Committed`] in the database, and one of
     /// [`ReceiptKind::Spooled`] on the disk.
     ///
     /// # Errors
     ///
-    /// [`WaitError::Failed`] with the event in it. [`WaitError::Pending`] with the receipt, where `patience` is over.
-    pub fn wait(self, patience: Duration) -> Result<RecordMetadata, WaitError> {
-        let until = deadline::after(patience);
+    /// [`WaitError::Failed`] with the event in it. [`WaitError::Pending`] with the receipt, where `timeout` is over.
+    pub fn wait(self, timeout: Duration) -> Result<RecordMetadata, WaitError> {
+        let until = deadline::after(timeout);
         match self.0 {
             ReceiptState::Settled(destination) => Ok(RecordMetadata { destination }),
             ReceiptState::InCommitQueue(mut at) => match at.queue.wait_for(at.number, until) {

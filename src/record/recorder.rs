@@ -41,19 +41,19 @@ pub trait Recorder: Sealed + Send + Sync {
     /// did not store it; with [`CommitMode::Grouped`](super::CommitMode::Grouped) an earlier error ended the recorder.
     fn record(&self, event: Event) -> Result<Receipt, RecordError>;
 
-    /// Blocks until it is known of every event passed in before this call whether it is recorded, at most for `patience`. Also
+    /// Blocks until it is known of every event passed in before this call whether it is recorded, at most for `timeout`. Also
     /// reports events that failed since the last call.
     ///
     /// # Errors
     ///
     /// [`FlushError::Failed`] with the events that are not recorded and whose receipts were dropped. [`FlushError::Deadline`] where
-    /// `patience` is over: those events may still be recorded.
-    fn flush(&self, patience: Duration) -> Result<(), FlushError>;
+    /// `timeout` is over: those events may still be recorded.
+    fn flush(&self, timeout: Duration) -> Result<(), FlushError>;
 
     /// Accepts no more events, records those in the buffer, and ends: threads, connections and the lock on the database are
-    /// released, except a thread that hangs: it ends later by itself. Blocks at most for `patience`. Calls of [`Recorder::record`]
+    /// released, except a thread that hangs: it ends later by itself. Blocks at most for `timeout`. Calls of [`Recorder::record`]
     /// that come later return [`FailureReason::Closed`](super::FailureReason::Closed). Closing a closed recorder does nothing; where
-    /// several threads close it at a time, the shortest `patience` counts.
+    /// several threads close it at a time, the shortest `timeout` counts.
     ///
     /// An event that is not recorded by then comes back: from its receipt where that still exists, otherwise in the error. Where the
     /// event may be stored all the same, [`FailureReason::may_be_stored`](super::FailureReason::may_be_stored) is true.
@@ -62,7 +62,7 @@ pub trait Recorder: Sealed + Send + Sync {
     ///
     /// [`FlushError::Failed`] with the events whose receipts were dropped; [`FlushError::Deadline`] where the receipts of all of
     /// them still exist.
-    fn close(&self, patience: Duration) -> Result<(), FlushError>;
+    fn close(&self, timeout: Duration) -> Result<(), FlushError>;
 
     /// What prevents events from being recorded at the moment, and since when. Does not block.
     fn health(&self) -> Health;

@@ -55,19 +55,19 @@ pub(super) enum SettleResult {
 
 /// How long an event is sent again that no stream takes: where no stream has its subject, and where one has or may have.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct GracePeriods {
     pub(super) no_stream: Duration,
     pub(super) no_leader: Duration,
 }
 
-impl From<Duration> for Patience {
-    fn from(patience: Duration) -> Self {
-        Self { no_stream: patience, no_leader: patience }
+impl From<Duration> for GracePeriods {
+    fn from(grace: Duration) -> Self {
+        Self { no_stream: grace, no_leader: grace }
     }
 }
 
-impl Patience {
-    fn after(self, refused: &Rejection) -> Duration {
+impl GracePeriods {
+    fn of(self, refused: &Rejection) -> Duration {
         if *refused == Rejection::NoLeader { self.no_leader } else { self.no_stream }
     }
 }
@@ -100,8 +100,8 @@ impl SendQueue {
         if let Some(reason) = too_large(&event, state.max_payload) {
             return Err(RecordError::new(event, reason));
         }
-        if let Overflow::Block(patience) = overflow {
-            let until = deadline::after(patience);
+        if let Overflow::Block(timeout) = overflow {
+            let until = deadline::after(timeout);
             while !state.closed && !self.fits(&state, size) {
                 if self.has_room.wait_until(&mut state, until).timed_out() {
                     break;
@@ -148,10 +148,10 @@ impl SendQueue {
         self.has_events.notify_all();
     }
 
-    /// Sets the outcomes that the answers state. For `patience`, the answer that no stream takes an event is not final: a server
+    /// Sets the outcomes that the answers state. Within `grace`, the answer that no stream takes an event is not final: a server
     /// that has just started gives it too.
-    pub(super) fn settle(&self, results: Vec<PublishResult>, patience: impl Into<Patience>) -> SettleResult {
-        let patience = patience.into();
+    pub(super) fn settle(&self, results: Vec<PublishResult>, grace: impl Into<GracePeriods>) -> SettleResult {
+        let grace = grace.into();
         if results.is_empty() {
             return SettleResult::Done;
         }
@@ -164,9 +164,9 @@ impl SendQueue {
         for PublishResult { number, result } in results {
             let result = match result {
                 Err(refused)
-                    if self.bounds.patience.is_some()
+                    if self.bounds.give_up_after.is_some()
                         && !refused.is_too_large()
-                        && (refused.may_pass() || state.is_held(number, patience.after(&refused))) =>
+                        && (refused.may_pass() || state.is_held(number, grace.of(&refused))) =>
                 {
                     let reason = state.refusal_of(number, refused);
                     state.schedule_retry(number, reason);
@@ -191,7 +191,7 @@ impl SendQueue {
                     Outcome::Recorded(RecordMetadata { destination })
                 }
                 Err(refused @ (Rejection::NoStream | Rejection::NoLeader))
-                    if pending.no_stream.get_or_insert_with(Instant::now).elapsed() < patience.after(&refused) =>
+                    if pending.no_stream.get_or_insert_with(Instant::now).elapsed() < grace.of(&refused) =>
                 {
                     let reason = state.refusal_of(number, refused);
                     state.schedule_retry(number, reason);
@@ -249,12 +249,12 @@ impl SendQueue {
         self.state.lock().trouble.clone()
     }
 
-    /// Fails the events in flight on the subject of this denial: the user may not publish there. A queue with patience sends
-    /// them again.
+    /// Fails the events in flight on the subject of this denial: the user may not publish there. A queue with `give_up_after`
+    /// sends them again meanwhile.
     pub(super) fn fail_denied(&self, denial: &Denial) {
         let mut state = self.state.lock();
-        if let Some(patience) = self.bounds.patience {
-            state.hold_denied(denial, patience);
+        if let Some(give_up_after) = self.bounds.give_up_after {
+            state.hold_denied(denial, give_up_after);
         }
         state.fail(|pending| {
             let denied = pending.in_flight && denial.is_about(pending.entry.event.subject());

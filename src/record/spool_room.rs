@@ -49,8 +49,8 @@ impl SpoolRoom {
         let mut state = self.state.lock();
         if overflow != Overflow::DropOldest && !self.fits(&state, bytes) {
             self.note_full(&mut state);
-            if let Overflow::Block(patience) = overflow {
-                let until = deadline::after(patience);
+            if let Overflow::Block(timeout) = overflow {
+                let until = deadline::after(timeout);
                 while !state.closed && !self.fits(&state, bytes) {
                     if self.changed.wait_until(&mut state, until).timed_out() {
                         break;

@@ -21,10 +21,10 @@ use crate::pipeline::{Batch, Committed, Condition, Epoch, Health, Refusal, Setti
 use crate::store::{Lock, Spool, SpoolChange, SpoolLimits, SpoolSink, SpoolTotals};
 
 /// How long dropping a recorder may go on committing.
-const DROP_PATIENCE: Duration = Duration::from_secs(5);
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to wait for the disk where the overflow of the spool does not say it.
-const DISK_PATIENCE: Duration = Duration::from_secs(5);
+const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Keeps events in a file, the spool, and forwards them from there to a `JetStream` stream: store and forward.
 ///
@@ -154,7 +154,7 @@ impl SpooledRecorder {
             names: spool.names(),
             refused: spool.refusals()?,
             after: 0,
-            patience: config.give_up_after,
+            give_up_after: config.give_up_after,
             poll: None,
             of_file: of_file.clone(),
             of_broker: of_broker.clone(),
@@ -165,7 +165,7 @@ impl SpooledRecorder {
         let sink = RoomSink { sink: spool.sink(drops), room: Arc::clone(&room), wake: forwarding.waker() };
         let epoch = Epoch::local(1, String::new());
         let settings = Settings::from(&config.batch);
-        let commits = GroupedCommits::start(epoch, vec![sink], &lock, settings, Overflow::Block(DISK_PATIENCE))?;
+        let commits = GroupedCommits::start(epoch, vec![sink], &lock, settings, Overflow::Block(DISK_TIMEOUT))?;
         let conditions = [of_room, of_file, of_broker];
         let (first, overflow, moved_to) = (spool.first(), config.overflow, spool.moved_to().map(Path::to_owned));
         let is_closed = AtomicBool::new(false);
@@ -209,15 +209,15 @@ impl SpooledRecorder {
         SpoolStatus::of(self.room.totals(), self.forwarding.progress())
     }
 
-    /// Blocks until every event passed in before this call is in the stream, given up or dropped, at most for `patience`. The events
+    /// Blocks until every event passed in before this call is in the stream, given up or dropped, at most for `timeout`. The events
     /// are kept whatever this returns.
     ///
     /// # Errors
     ///
-    /// [`FlushError::Failed`] as from [`Recorder::flush`]; [`FlushError::Deadline`] where `patience` is over, with the number of events
+    /// [`FlushError::Failed`] as from [`Recorder::flush`]; [`FlushError::Deadline`] where `timeout` is over, with the number of events
     /// in the spool.
-    pub fn flush_to_stream(&self, patience: Duration) -> Result<(), FlushError> {
-        let until = deadline::after(patience);
+    pub fn flush_to_stream(&self, timeout: Duration) -> Result<(), FlushError> {
+        let until = deadline::after(timeout);
         let last = self.commits.queue().last_number();
         self.commits.queue().flush(until)?;
         // Without an event of this start, only those of earlier ones are waited for.
@@ -233,13 +233,13 @@ impl SpooledRecorder {
         Err(FlushError::Deadline { waiting, trouble })
     }
 
-    fn end(&self, patience: Duration, forwards: bool) -> Result<(), FlushError> {
+    fn end(&self, timeout: Duration, forwards: bool) -> Result<(), FlushError> {
         if self.is_closed.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        let until = deadline::after(patience);
+        let until = deadline::after(timeout);
         self.room.close();
-        let committed = self.commits.end(patience);
+        let committed = self.commits.end(timeout);
         if forwards {
             // Without a broker there is nothing to wait for: the events are kept.
             let [.., of_file, of_broker] = &self.conditions;
@@ -260,8 +260,8 @@ impl Recorder for SpooledRecorder {
         if let Err(invalid) = event.validate() {
             return Err(RecordError::new(event, FailureReason::Invalid(invalid)));
         }
-        let patience = if let Overflow::Block(patience) = self.overflow { patience } else { DISK_PATIENCE };
-        let until = deadline::after(patience);
+        let timeout = if let Overflow::Block(timeout) = self.overflow { timeout } else { DISK_TIMEOUT };
+        let until = deadline::after(timeout);
         let bytes = event::size(event.subject(), commit_queue::headers(&event), event.payload()) as u64;
         if let Err(reason) = self.room.take(bytes, self.overflow) {
             let reason = match reason {
@@ -285,17 +285,17 @@ impl Recorder for SpooledRecorder {
         }
     }
 
-    /// Blocks until every event passed in before this call is kept in the spool, at most for `patience`. For the stream there is
+    /// Blocks until every event passed in before this call is kept in the spool, at most for `timeout`. For the stream there is
     /// [`SpooledRecorder::flush_to_stream`].
-    fn flush(&self, patience: Duration) -> Result<(), FlushError> {
-        self.commits.queue().flush(deadline::after(patience))
+    fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.commits.queue().flush(deadline::after(timeout))
     }
 
     /// Commits what is in the buffer to the spool, then forwards what is in the spool for as long as the broker takes it, and ends. Blocks
-    /// at most for `patience`, and not for a broker that is away. What is left in the spool is kept, is no error, and is forwarded at
+    /// at most for `timeout`, and not for a broker that is away. What is left in the spool is kept, is no error, and is forwarded at
     /// the next start.
-    fn close(&self, patience: Duration) -> Result<(), FlushError> {
-        self.end(patience, true)
+    fn close(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.end(timeout, true)
     }
 
     fn health(&self) -> Health {
@@ -306,7 +306,7 @@ impl Recorder for SpooledRecorder {
 
 impl Drop for SpooledRecorder {
     fn drop(&mut self) {
-        if let Err(error) = self.end(DROP_PATIENCE, false) {
+        if let Err(error) = self.end(DROP_TIMEOUT, false) {
             log::error!(event = "recorder.dropped", error:% = error; "recorder: dropped with {error}");
         }
     }

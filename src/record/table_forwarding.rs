@@ -68,7 +68,7 @@ impl TableForwarding {
     ///
     /// [`Error::Config`], [`Error::Database`], [`Error::Locked`] or [`Error::Thread`].
     pub(crate) fn start(config: TableForwardingConfig) -> Result<Self, Error> {
-        let TableForwardingConfig { outbox, broker, expected_stream, identity, give_up_after: patience, poll } = config;
+        let TableForwardingConfig { outbox, broker, expected_stream, identity, give_up_after, poll } = config;
         if broker.mode == Mode::Core {
             let error = Error::config("broker.mode", "is core: only a stream tells that it has stored an event");
             return Err(error.with_remedy("set it to jetstream"));
@@ -81,7 +81,8 @@ impl TableForwarding {
         let [of_file, of_broker] = conditions.clone();
         let (names, refused, after) = (outbox.names(), outbox.refused(), outbox.position());
         let poll = Some(poll);
-        let options = ForwardOptions { config: publishing, names, refused, after, patience, poll, of_file, of_broker };
+        let options =
+            ForwardOptions { config: publishing, names, refused, after, give_up_after, poll, of_file, of_broker };
         Ok(Self { forwarding: Forwarding::start(options, outbox, None)?, conditions })
     }
 
@@ -91,9 +92,9 @@ impl TableForwarding {
         (progress.forwarded, progress.given_up)
     }
 
-    /// Blocks until all rows are forwarded or given up, at most for `patience`. Returns whether they are.
-    pub(crate) fn wait_idle(&self, patience: Duration) -> bool {
-        self.forwarding.wait(deadline::after(patience), |progress| progress.is_idle)
+    /// Blocks until all rows are forwarded or given up, at most for `timeout`. Returns whether they are.
+    pub(crate) fn wait_idle(&self, timeout: Duration) -> bool {
+        self.forwarding.wait(deadline::after(timeout), |progress| progress.is_idle)
     }
 
     /// Why it has ended, if it has.
@@ -107,7 +108,7 @@ impl TableForwarding {
     }
 
     /// Sends no more, and ends.
-    pub(crate) fn stop(&self, patience: Duration) {
-        self.forwarding.stop(Instant::now() + patience);
+    pub(crate) fn stop(&self, timeout: Duration) {
+        self.forwarding.stop(Instant::now() + timeout);
     }
 }

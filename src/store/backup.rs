@@ -41,7 +41,7 @@ const SYNC_EVERY: u64 = 16 << 20;
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// How long to wait for another process that locks a database which is not in WAL mode.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a database is copied.
 #[derive(Clone, Copy, Debug)]
@@ -219,7 +219,7 @@ fn copy_pages(
             StepResult::Done => break,
             StepResult::Busy | StepResult::Locked => {
                 let since = *waiting_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > PATIENCE {
+                if since.elapsed() > TIMEOUT {
                     let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
                     return Err(database_error(from, rusqlite::Error::SqliteFailure(busy, None)));
                 }

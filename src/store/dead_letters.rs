@@ -29,7 +29,7 @@ use dead_letter::COLUMNS;
 use selection::Cursor;
 
 /// How long to wait while another process writes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait for it between two calls of `keep_going`.
 const ATTEMPT: Duration = Duration::from_millis(100);
@@ -151,7 +151,7 @@ fn writer(path: &Path) -> rusqlite::Result<Connection> {
 
 /// Begins a transaction that writes, once no other process does. `None` where `keep_going` returned `false`.
 fn begin<'c>(writer: &'c Connection, keep_going: &dyn Fn() -> bool) -> rusqlite::Result<Option<Transaction<'c>>> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     while keep_going() {
         match Transaction::new_unchecked(writer, TransactionBehavior::Immediate) {
             Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < until => {}

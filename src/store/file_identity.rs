@@ -33,7 +33,7 @@ const KEY: &str = "home";
 const DIGITS: usize = 8;
 
 /// How long adopting waits while another process writes.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long it waits for that between two calls of `keep_going`.
 const ATTEMPT: Duration = Duration::from_millis(100);
@@ -181,7 +181,7 @@ pub fn adopt(config: &DatabaseConfig, routes: &Routes, keep_going: &dyn Fn() -> 
     must_exist(path)?;
     must_be_usable(config, routes)?;
     let lock = Lock::take_briefly(path)?;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     let adopted = work_while(keep_going, |interrupter| {
         loop {
             match change(config, routes, interrupter) {

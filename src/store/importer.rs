@@ -33,7 +33,7 @@ const MARKS: &str = "import-lines:";
 const BAD_LINE: &str = "import";
 
 /// How long to wait while another process writes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A line of the file.
 #[derive(Debug)]
@@ -169,7 +169,7 @@ impl Importer {
     ) -> Result<ImportCounts, Error> {
         let mut counts = ImportCounts::default();
         let mut failures: BTreeMap<usize, DeadLetterReason> = BTreeMap::new();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         let mut spans: Vec<Range<usize>> = (!lines.is_empty()).then_some(0..lines.len()).into_iter().collect();
         while let Some(span) = spans.pop() {
             match self.attempt(lines, span.clone(), note(span.end), &failures) {

@@ -40,7 +40,7 @@ const SPOOL: &str = "spool";
 const BRIEF: &str = "for a moment";
 
 /// How long to wait for such a process, and how often to look.
-const BRIEF_PATIENCE: Duration = Duration::from_secs(10);
+const BRIEF_TIMEOUT: Duration = Duration::from_secs(10);
 const BRIEF_PAUSE: Duration = Duration::from_millis(20);
 
 /// Device and inode number.
@@ -200,7 +200,7 @@ impl Lock {
                     let is_own = held.contains(&id);
                     drop(held);
                     // A process that has just taken the lock may not have written yet what for: one more look.
-                    let is_brief = line_of(&mut file, 2) == BRIEF && began.elapsed() < BRIEF_PATIENCE;
+                    let is_brief = line_of(&mut file, 2) == BRIEF && began.elapsed() < BRIEF_TIMEOUT;
                     if is_brief || (!is_own && !std::mem::replace(&mut has_tried, true)) {
                         std::thread::sleep(BRIEF_PAUSE);
                         continue;
@@ -342,11 +342,11 @@ fn lock_error(database: &Path, detail: String, source: std::io::Error) -> Error 
 }
 
 /// How long to wait for probes that check whether the lock is free. Each takes microseconds.
-const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Takes the lock if it is free. A probe takes the lock shared, briefly; the owner takes it exclusively.
 fn try_lock(file: &File) -> Result<(), TryLockError> {
-    let until = Instant::now() + PROBE_PATIENCE;
+    let until = Instant::now() + PROBE_TIMEOUT;
     loop {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) if Instant::now() < until => {

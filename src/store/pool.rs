@@ -78,8 +78,8 @@ fn give_pages_back_later(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Sets WAL mode. When several connections open a new file at once, SQLite returns busy here without waiting, so this waits.
-pub(super) fn into_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
-    let until = Instant::now() + patience;
+pub(super) fn into_wal(connection: &Connection, timeout: Duration) -> rusqlite::Result<()> {
+    let until = Instant::now() + timeout;
     loop {
         match connection.pragma_update(None, "journal_mode", "WAL") {
             Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < until => {

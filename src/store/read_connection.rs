@@ -26,7 +26,7 @@ use super::sqlite_error::{database_error, fault};
 use crate::error::{DatabaseFault, Error};
 
 /// How long to wait for a collector that is just opening the database: it makes the files that are missing.
-const START_PATIENCE: Duration = Duration::from_secs(1);
+const START_TIMEOUT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A read-only connection. Once it is closed, the folder is as it was before: except if a process was killed and its log has commits
@@ -63,7 +63,7 @@ impl ReadConnection {
         // To finish or undo another process's transaction is no reader's task.
         let is_undone = size(&log_file(path, "-journal")) > 0;
         let open = if may_write(path) && !is_undone { read_only_and_tidy } else { read_only };
-        let until = Instant::now() + START_PATIENCE;
+        let until = Instant::now() + START_TIMEOUT;
         loop {
             match open(path) {
                 Ok(sqlite) => return Ok(Self { path: path.to_owned(), sqlite, unlocked: None, log }),

@@ -91,12 +91,12 @@ impl Flusher {
         connection: &Connection,
         tls: bool,
         lost: &Signal,
-        patience: Duration,
+        timeout: Duration,
         observer: impl FlushObserver,
     ) -> Self {
         let ends = lost.clone();
         let flush = move |connection: &Connection| {
-            let flushed = connection.flush_timeout(FLUSH.max(patience)).is_ok();
+            let flushed = connection.flush_timeout(FLUSH.max(timeout)).is_ok();
             if !flushed {
                 ends.raise();
             }

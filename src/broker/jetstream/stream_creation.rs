@@ -74,12 +74,12 @@ pub(super) fn missing(api: &Api<'_>, config: &BrokerConfig) -> Obstacle {
 
 /// The stream that was probably meant: `did you mean CHAT?`. Not asked for long: the server does not answer a user who may not ask.
 fn meant(api: &Api<'_>, config: &BrokerConfig) -> Option<String> {
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const TIMEOUT: Duration = Duration::from_secs(1);
     if config.create_stream && config.subjects_of_new_stream().is_some() {
         return None;
     }
     let Api { link, ref prefix, timeout, stop } = *api;
-    let names = Api { link, prefix: prefix.clone(), timeout: timeout.min(PATIENCE), stop }.stream_names().ok()?;
+    let names = Api { link, prefix: prefix.clone(), timeout: timeout.min(TIMEOUT), stop }.stream_names().ok()?;
     let meant = did_you_mean(&config.stream, names.iter().map(String::as_str));
     meant.strip_prefix("; ").map(str::to_owned)
 }

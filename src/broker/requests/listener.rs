@@ -97,9 +97,9 @@ impl Listener {
                 let _ = self.reply_queues.recv_timeout(QUIT_WAIT);
             }
         }
-        let (patience, end) =
+        let (timeout, end) =
             if self.quit.is_raised() { (QUIT_WAIT, Signal::default()) } else { (LAST_WAIT, self.quit.clone()) };
-        if !session.is_read_within(patience, &end) {
+        if !session.is_read_within(timeout, &end) {
             log::warn!(event = "replies.unconfirmed"; "service: the last replies may not have reached the server");
         }
         *self.channel.lock() = None;

@@ -32,12 +32,12 @@ impl ReplyQueue {
         Self { channel: Arc::clone(channel), _open: open }
     }
 
-    /// Queues these to be published. Blocks while the queue is full, at most for `patience`; `false` where they were not queued
+    /// Queues these to be published. Blocks while the queue is full, at most for `timeout`; `false` where they were not queued
     /// or there is no connection: then they are not sent.
     #[must_use]
-    pub fn send(&self, replies: Vec<AddressedReply>, patience: Duration) -> bool {
+    pub fn send(&self, replies: Vec<AddressedReply>, timeout: Duration) -> bool {
         let channel = self.channel.lock().clone();
-        channel.is_some_and(|channel| channel.send(replies, patience))
+        channel.is_some_and(|channel| channel.send(replies, timeout))
     }
 
     /// The largest reply that the server takes; `None` while there is no connection.
@@ -80,15 +80,15 @@ impl ReplyChannel {
         (Self { commands, closed: Signal::default(), lost: lost.clone(), max_payload, partition }, sender, acks)
     }
 
-    pub(super) fn send(&self, replies: Vec<AddressedReply>, patience: Duration) -> bool {
-        self.try_send(replies, patience).is_ok()
+    pub(super) fn send(&self, replies: Vec<AddressedReply>, timeout: Duration) -> bool {
+        self.try_send(replies, timeout).is_ok()
     }
 
     /// As [`ReplyChannel::send`]; gives back what was not taken.
     pub(super) fn try_send(
         &self,
         mut replies: Vec<AddressedReply>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(), Vec<AddressedReply>> {
         for addressed in &mut replies {
             addressed.reply.partition = self.partition;
@@ -100,15 +100,15 @@ impl ReplyChannel {
                 addressed.reply = Reply { partition: self.partition, ..Reply::failure(413, reason) };
             }
         }
-        self.give(Command::Publish(replies), patience).map_err(|command| match command {
+        self.give(Command::Publish(replies), timeout).map_err(|command| match command {
             Command::Publish(replies) => replies,
             _ => Vec::new(),
         })
     }
 
     /// Ends subscriptions: what comes on them from now on is dropped.
-    pub(super) fn unsubscribe(&self, subscriptions: Vec<Subscription>, patience: Duration) {
-        let _ = self.give(Command::Unsubscribe(subscriptions), patience);
+    pub(super) fn unsubscribe(&self, subscriptions: Vec<Subscription>, timeout: Duration) {
+        let _ = self.give(Command::Unsubscribe(subscriptions), timeout);
     }
 
     /// Asks the server to confirm that it has read all before this; `false` while the queue is full.
@@ -122,12 +122,12 @@ impl ReplyChannel {
     }
 
     /// Gives the command back where it is not taken.
-    fn give(&self, command: Command, patience: Duration) -> Result<(), Command> {
+    fn give(&self, command: Command, timeout: Duration) -> Result<(), Command> {
         let mut select = Select::new();
         let ends = [self.closed.channel(), self.lost.channel()];
         let (_, _) = (select.recv(ends[0]), select.recv(ends[1]));
         let send = select.send(&self.commands);
-        match select.select_timeout(patience) {
+        match select.select_timeout(timeout) {
             Ok(ready) if ready.index() == send => ready.send(&self.commands, command).map_err(|refused| refused.0),
             Ok(ready) => {
                 let end = ends[ready.index()];

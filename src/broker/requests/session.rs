@@ -159,20 +159,20 @@ impl RequestSession {
 
     /// Unsubscribes, and passes on everything that the server had sent when this began. What it sends between its answer to that and
     /// the unsubscription is lost.
-    pub(super) fn unsubscribe(&mut self, patience: Duration, quit: &Signal, take: &mut dyn FnMut(Message)) {
+    pub(super) fn unsubscribe(&mut self, timeout: Duration, quit: &Signal, take: &mut dyn FnMut(Message)) {
         // Once unsubscribed, the client drops what was under way.
-        self.is_read_within(patience, quit);
+        self.is_read_within(timeout, quit);
         while self.pass_on(take) {}
-        self.channel.unsubscribe(std::mem::take(&mut self.subscriptions), patience);
-        self.is_read_within(patience, quit);
+        self.channel.unsubscribe(std::mem::take(&mut self.subscriptions), timeout);
+        self.is_read_within(timeout, quit);
         while self.pass_on(take) {}
         self.requests.clear();
     }
 
-    /// Waits until the server has read everything that was sent to it, at most for `patience` and until the stop; `false` where that
+    /// Waits until the server has read everything that was sent to it, at most for `timeout` and until the stop; `false` where that
     /// is not certain.
-    pub(super) fn is_read_within(&mut self, patience: Duration, stop: &Signal) -> bool {
-        let until = Instant::now() + patience;
+    pub(super) fn is_read_within(&mut self, timeout: Duration, stop: &Signal) -> bool {
+        let until = Instant::now() + timeout;
         let mut is_sent = self.probe();
         while !(is_sent && self.acks.read() >= self.last_flush) {
             if self.link.lost().is_raised() || Instant::now() >= until || stop.wait(Duration::from_millis(2)) {

@@ -60,9 +60,9 @@ impl Unsent {
         self.send_all(channel, Duration::ZERO);
     }
 
-    /// The same, and waits for the connection to take all of it, at most for `patience`.
-    pub(super) fn send_all(&mut self, channel: &ReplyChannel, patience: Duration) {
-        let until = Instant::now() + patience;
+    /// The same, and waits for the connection to take all of it, at most for `timeout`.
+    pub(super) fn send_all(&mut self, channel: &ReplyChannel, timeout: Duration) {
+        let until = Instant::now() + timeout;
         while !self.replies.is_empty() {
             let first: Vec<_> = self.replies.drain(..MAX_BATCH.min(self.replies.len())).collect();
             let bytes: usize = first.iter().map(AddressedReply::memory).sum();

@@ -34,16 +34,16 @@ pub enum Ending {
     Interrupted(ExitStatus),
 }
 
-/// Whether events are still being settled.
-pub struct Patience {
+/// How long to wait while no event is settled.
+pub struct SettleTimeout {
     limit: Duration,
     settled: u64,
     since: Instant,
     signalled: Option<Instant>,
 }
 
-impl Patience {
-    /// Lasts until no event is settled for `limit`.
+impl SettleTimeout {
+    /// It is over when no event was settled for `limit`.
     pub fn new(limit: Duration) -> Self {
         Self { limit, settled: 0, since: Instant::now(), signalled: None }
     }
@@ -117,21 +117,21 @@ impl PublishReport {
         self.refused += 1;
     }
 
-    /// Waits until the `passed_on` events are settled, as long as `patience` lasts, and closes the recorder. `last` is the receipt of
+    /// Waits until the `passed_on` events are settled, until `timeout` is over, and closes the recorder. `last` is the receipt of
     /// the last of them. Returns whether all were settled.
     pub fn settle(
         &mut self,
         recorder: &NatsRecorder,
         passed_on: u64,
         last: Option<Receipt>,
-        patience: &mut Patience,
+        timeout: &mut SettleTimeout,
         signals: &Signals,
     ) -> bool {
         let counters = recorder.counters();
-        patience.renew();
+        timeout.renew();
         let settled = loop {
             match recorder.flush(POLL) {
-                Err(FlushError::Deadline { .. }) if patience.is_over(counters.counts(), signals) => break false,
+                Err(FlushError::Deadline { .. }) if timeout.is_over(counters.counts(), signals) => break false,
                 Err(FlushError::Deadline { .. }) => {}
                 ended => {
                     self.note(ended);

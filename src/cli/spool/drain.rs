@@ -22,7 +22,7 @@ use crate::cli::values::counted;
 const POLL: Duration = Duration::from_millis(100);
 
 /// The shortest time without progress after which it gives up.
-const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+const LEAST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Forward the events that a program has left in its spool, and end
 ///
@@ -55,14 +55,14 @@ impl Drain {
         // Makes no spool where there is none.
         Spool::must_exist(&self.file)?;
         let signals = Signals::catch()?;
-        let patience = broker.timeout.max(LEAST_PATIENCE);
+        let timeout = broker.timeout.max(LEAST_TIMEOUT);
         let mut config = SpooledRecorderConfig::new(&self.file);
         config.broker = broker;
         config.expected_stream = self.broker.stream().map(str::to_owned);
         config.give_up_after = self.give_up_after;
         let recorder = SpooledRecorder::open(config)?;
         let before = recorder.found();
-        let drained = drain(&recorder, before.events, patience, &signals);
+        let drained = drain(&recorder, before.events, timeout, &signals);
         let _ = recorder.close(Duration::ZERO);
         let SpoolStatus { spooled, forwarded, dead_letters, .. } = recorder.status();
         let given_up = dead_letters.saturating_sub(before.dead_letters);
@@ -99,7 +99,7 @@ pub(super) fn damaged(moved_to: &Path) -> anyhow::Error {
     )
 }
 
-fn drain(recorder: &SpooledRecorder, total: u64, patience: Duration, signals: &Signals) -> anyhow::Result<()> {
+fn drain(recorder: &SpooledRecorder, total: u64, timeout: Duration, signals: &Signals) -> anyhow::Result<()> {
     let progress = Progress::new(Some(total), "event", "forwarded");
     let (mut before, mut since) = (u64::MAX, Instant::now());
     loop {
@@ -118,7 +118,7 @@ fn drain(recorder: &SpooledRecorder, total: u64, patience: Duration, signals: &S
                 format!("interrupted: {} forwarded, {} left", counted(forwarded, "event"), counted(spooled, "event"));
             return Err(Interrupted { message, status }.into());
         }
-        if since.elapsed() >= patience {
+        if since.elapsed() >= timeout {
             let why = trouble.unwrap_or_else(|| "no answer".into());
             anyhow::bail!("{} left in the spool: {why}", counted(spooled, "event"));
         }

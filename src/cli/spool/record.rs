@@ -59,7 +59,7 @@ pub struct Record {
 impl Record {
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let broker = settings.for_broker(&DatabaseArgs::default(), &self.broker)?.broker;
-        let patience = broker.timeout;
+        let timeout = broker.timeout;
         let mut event = Event::new(self.subject, self.payload.into_vec());
         if let Some(id) = self.id {
             event = event.id(id);
@@ -84,7 +84,7 @@ impl Record {
                     // That other events are refused says nothing of this one.
                     let is_served =
                         recorder.health().is_well() || (recorder.is_answered() && !recorder.is_last_refused());
-                    if is_served && !signals.end_asked() && began.elapsed() < patience {
+                    if is_served && !signals.end_asked() && began.elapsed() < timeout {
                         receipt = Some(waiting);
                     }
                 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::cli::status::{PATIENCE, Unanswered};
+use crate::cli::status::{TIMEOUT, Unanswered};
 use crate::observe::{Snapshot, ask_snapshot};
 
 /// What one look found.
@@ -27,7 +27,7 @@ impl Watch {
         let (to, looks) = crossbeam_channel::bounded(1);
         let database = database.to_owned();
         let look = move || look(&database, interval, &to);
-        thread::Builder::new().name("catchment-watch".into()).spawn(look).context("cannot start a thread")?;
+        thread::Builder::new().name("catchment-top".into()).spawn(look).context("cannot start a thread")?;
         Ok(Self { looks })
     }
 
@@ -40,7 +40,7 @@ impl Watch {
 fn look(database: &Path, interval: Duration, to: &Sender<Look>) {
     let mut due = Instant::now();
     loop {
-        let found = ask_snapshot(database, PATIENCE).map(Box::new).map_err(|error| Unanswered::of(database, error));
+        let found = ask_snapshot(database, TIMEOUT).map(Box::new).map_err(|error| Unanswered::of(database, error));
         if to.send(Look { at: Instant::now(), found }).is_err() {
             return;
         }

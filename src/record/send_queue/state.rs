@@ -43,7 +43,7 @@ pub(in crate::record) struct Bounds {
     pub(in crate::record) flush_timeout: Option<Duration>,
     /// Set where the events are kept elsewhere too: how long an event that the server refuses is sent again at least. It is sent again
     /// for as long as no other event is stored: a missing stream or permission is no reason to give all events up.
-    pub(in crate::record) patience: Option<Duration>,
+    pub(in crate::record) give_up_after: Option<Duration>,
 }
 
 /// What happens to an event, for whoever keeps the events of this queue elsewhere too.
@@ -195,9 +195,9 @@ impl State {
         }
     }
 
-    /// Whether the event that the server refuses is to be sent again: it was first refused less than `patience` ago, or no other event
+    /// Whether the event that the server refuses is to be sent again: it was first refused less than `give_up_after` ago, or no other event
     /// was stored since, which would show that only this one is refused. None can be stored if those that wait are too far from it.
-    pub(super) fn is_held(&mut self, number: u64, patience: Duration) -> bool {
+    pub(super) fn is_held(&mut self, number: u64, give_up_after: Duration) -> bool {
         let Some(pending) = self.pending.get_mut(&number) else { return false };
         let first = *pending.no_stream.get_or_insert_with(|| {
             if let Some(reports) = &self.reports {
@@ -205,7 +205,7 @@ impl State {
             }
             Instant::now()
         });
-        if first.elapsed() < patience {
+        if first.elapsed() < give_up_after {
             return true;
         }
         let others_stored = pending.others_stored || self.stored_at.is_some_and(|stored| stored >= first);

@@ -93,8 +93,8 @@ impl SendQueue {
     }
 
     /// How long an event that the server refuses is sent again at least, in a queue of events that are kept elsewhere too.
-    pub(in crate::record) fn patience(&self) -> Option<Duration> {
-        self.bounds.patience
+    pub(in crate::record) fn give_up_after(&self) -> Option<Duration> {
+        self.bounds.give_up_after
     }
 }
 
@@ -106,12 +106,12 @@ fn since(at_us: i64) -> Duration {
 
 impl State {
     /// Schedules the denied events in flight to be sent again, as far as they are held.
-    pub(super) fn hold_denied(&mut self, denial: &Denial, patience: Duration) {
+    pub(super) fn hold_denied(&mut self, denial: &Denial, give_up_after: Duration) {
         let is_denied = |subject: &str| denial.is_about(subject);
         let denied = self.pending.iter().filter(|(_, one)| one.in_flight && is_denied(one.entry.event.subject()));
         let denied: Vec<u64> = denied.map(|(number, _)| *number).collect();
         for number in denied {
-            if self.is_held(number, patience) {
+            if self.is_held(number, give_up_after) {
                 self.schedule_retry(number, printable(&denial.to_string()).into_owned());
             }
         }
@@ -136,7 +136,7 @@ mod tests {
             window_bytes: 900,
             resend_window: Duration::MAX,
             flush_timeout: None,
-            patience: Some(Duration::ZERO),
+            give_up_after: Some(Duration::ZERO),
         };
         let queue = Arc::new(SendQueue::new(bounds, usize::MAX));
         let (reports, results) = crossbeam_channel::unbounded();
@@ -214,7 +214,7 @@ mod tests {
             window_bytes: 1_000_000,
             resend_window: Duration::MAX,
             flush_timeout: None,
-            patience: None,
+            give_up_after: None,
         };
         // This queue gives the numbers itself. The other gets them, with gaps.
         let numbering = Arc::new(SendQueue::new(bounds, 1_000));

@@ -14,7 +14,7 @@ pub(super) fn queue() -> Arc<SendQueue> {
         window_bytes: 500,
         resend_window: MINUTE,
         flush_timeout: None,
-        patience: None,
+        give_up_after: None,
     };
     Arc::new(SendQueue::new(bounds, 1_000))
 }
@@ -251,7 +251,7 @@ fn no_more_bytes_than_the_window_are_in_flight() {
         window_bytes: 250,
         resend_window: MINUTE,
         flush_timeout: None,
-        patience: None,
+        give_up_after: None,
     };
     let queue = Arc::new(SendQueue::new(bounds, 9_000));
     let payload = "x".repeat(99);
@@ -275,7 +275,7 @@ fn a_slow_connection_gets_no_more_than_it_carries() {
         window_bytes: 20_000,
         resend_window: MINUTE,
         flush_timeout,
-        patience: None,
+        give_up_after: None,
     };
     let queue = Arc::new(SendQueue::new(bounds, 90_000));
     let _entries: Vec<_> = (0..30).map(|_| enqueue(&queue, &"x".repeat(999))).collect();
@@ -307,7 +307,7 @@ fn one_late_answer_halves_the_window_at_most() {
         window_bytes: 16_000,
         resend_window: MINUTE,
         flush_timeout: Some(Duration::from_hours(4)),
-        patience: None,
+        give_up_after: None,
     };
     let queue = Arc::new(SendQueue::new(bounds, 90_000));
     let mut source = queue.connect(90_000);
@@ -407,7 +407,7 @@ fn nothing_is_logged_while_the_queue_is_locked() {
         window_bytes: 900,
         resend_window: MINUTE,
         flush_timeout: None,
-        patience: None,
+        give_up_after: None,
     };
     let queue = Arc::new(SendQueue::new(bounds, 1_000));
     let lines = Arc::new(Mutex::new(Vec::new()));

@@ -12,7 +12,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
 
 use super::selection::{Cursor, Selection};
-use super::{DeadLetter, DeadLetterReason, PAGE, PATIENCE, page};
+use super::{DeadLetter, DeadLetterReason, PAGE, TIMEOUT, page};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Epoch, Mark, SingleEvent};
 use crate::store::columns::now_us;
@@ -126,7 +126,7 @@ impl<'c> Retry<'c> {
         mut progress: impl FnMut(&RetryReport) -> ControlFlow<()>,
     ) -> Result<RetryReport, Error> {
         let sqlite = &self.pooled.sqlite;
-        let start = sqlite.busy_timeout(PATIENCE).and_then(|()| Cursor::start(sqlite, self.selection));
+        let start = sqlite.busy_timeout(TIMEOUT).and_then(|()| Cursor::start(sqlite, self.selection));
         let mut cursor = start.map_err(|e| self.error(e))?;
         let mut report = RetryReport::default();
         let mut one_by_one = 0;

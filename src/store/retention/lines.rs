@@ -28,14 +28,14 @@ pub(super) fn add(
     add_within(path, columns, rows, mark, permissions, LOCKED)
 }
 
-/// `patience` is how long to wait for another process that adds to the file.
+/// `timeout` is how long to wait for another process that adds to the file.
 fn add_within(
     path: &Path,
     columns: &[String],
     rows: &[Vec<Cell>],
     mark: Option<i64>,
     permissions: u32,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<i64, String> {
     let on_error = |doing: &str, error: &std::io::Error| format!("archive {}: {doing} failed: {error}", path.display());
     let is_new = !path.exists();
@@ -47,7 +47,7 @@ fn add_within(
         .mode(permissions)
         .open(path)
         .map_err(|e| on_error("opening it", &e))?;
-    lock(&file, patience).map_err(|e| on_error("locking it", &e) + "; nothing was deleted")?;
+    lock(&file, timeout).map_err(|e| on_error("locking it", &e) + "; nothing was deleted")?;
     let mut length = file.metadata().map_err(|e| on_error("reading it", &e))?.len();
     // A shorter file is another one: the old one was moved away.
     let mark = mark.and_then(|mark| u64::try_from(mark).ok()).filter(|mark| *mark <= length).unwrap_or(0);
@@ -101,13 +101,13 @@ fn add_within(
 
 /// Waits until no other process adds to the file: `catchment retain` beside a collector, or a collector with the same archive. Each would
 /// write where the file ended when it looked. The lock ends with the handle.
-fn lock(file: &File, patience: Duration) -> std::io::Result<()> {
-    let until = Instant::now() + patience;
+fn lock(file: &File, timeout: Duration) -> std::io::Result<()> {
+    let until = Instant::now() + timeout;
     loop {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(RETRY),
             Err(TryLockError::WouldBlock) => {
-                return Err(std::io::Error::other(format!("another process has used it for {patience:?}")));
+                return Err(std::io::Error::other(format!("another process has used it for {timeout:?}")));
             }
             // A file system without locks.
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => return Ok(()),
@@ -183,7 +183,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("old.ndjson");
         let columns = ["id".to_owned(), "text".to_owned()];
-        let add = |patience| add_within(&path, &columns, &[row(1, "a")], None, 0o600, patience);
+        let add = |timeout| add_within(&path, &columns, &[row(1, "a")], None, 0o600, timeout);
         // As another process: a handle has a lock of its own.
         let mut other = File::create(&path).expect("makes");
         other.lock().expect("locks");

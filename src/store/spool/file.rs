@@ -124,15 +124,15 @@ pub(super) fn make(config: &DatabaseConfig) -> Result<Option<PathBuf>, Error> {
     }
 }
 
-fn open(path: &Path, patience: Duration) -> rusqlite::Result<Connection> {
+fn open(path: &Path, timeout: Duration) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(patience)?;
+    connection.busy_timeout(timeout)?;
     Ok(connection)
 }
 
-fn make_tables(path: &Path, patience: Duration) -> rusqlite::Result<()> {
-    let connection = open(path, patience)?;
+fn make_tables(path: &Path, timeout: Duration) -> rusqlite::Result<()> {
+    let connection = open(path, timeout)?;
     // Before the first table: https://sqlite.org/pragma.html#pragma_auto_vacuum
     connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; BEGIN IMMEDIATE")?;
     connection.execute_batch(TABLES)?;
@@ -141,9 +141,9 @@ fn make_tables(path: &Path, patience: Duration) -> rusqlite::Result<()> {
 }
 
 /// Looks for damage: in the whole of a small file; in a large file only at the ends of the events.
-fn examine(path: &Path, patience: Duration) -> Result<Found, Error> {
+fn examine(path: &Path, timeout: Duration) -> Result<Found, Error> {
     let on_error = |e| database_error(path, e);
-    let connection = open(path, patience).map_err(on_error)?;
+    let connection = open(path, timeout).map_err(on_error)?;
     let tables = schema::tables(&connection).map_err(on_error)?;
     if tables.is_empty() {
         return Ok(Found::New);

@@ -71,7 +71,7 @@ impl Site {
             window_bytes: 1 << 20,
             resend_window: Duration::MAX,
             flush_timeout: None,
-            patience: Some(Duration::ZERO),
+            give_up_after: Some(Duration::ZERO),
         };
         let queue = Arc::new(SendQueue::new(bounds, usize::MAX));
         let (reports, results) = crossbeam_channel::unbounded();
