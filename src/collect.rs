@@ -161,16 +161,10 @@ impl Collector {
             Some(lock) => lock,
             None => Lock::take_at(&config.database.path, StartPhase::Opening)?,
         };
-        match Self::start_holding(&lock, config, &routes, until, keep_going) {
-            Ok(collector) => {
-                *collector.lock.lock() = Some(lock);
-                Ok(collector)
-            }
-            Err(error) => {
-                lock.withdraw();
-                Err(error)
-            }
-        }
+        let started = Self::start_holding(&lock, config, &routes, until, keep_going);
+        let (lock, collector) = lock.keep_if_ok(started)?;
+        *collector.lock.lock() = Some(lock);
+        Ok(collector)
     }
 
     /// Starts with valid settings. The caller keeps the database's lock.

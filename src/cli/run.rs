@@ -243,16 +243,9 @@ impl Run {
         let server = Database::must_not_be_of_others(&config.database, &config.routes, config.unmatched)
             .map_err(Into::into)
             .and_then(|()| start_server(&server_program::find()?, &config.database, port, signals));
-        match server {
-            Ok(server) => {
-                let config = self.config(settings, Some(server.url()))?;
-                Ok(Prepared { config, http, server: Some(server), lock: Some(lock) })
-            }
-            Err(error) => {
-                lock.withdraw();
-                Err(error)
-            }
-        }
+        let (lock, server) = lock.keep_if_ok(server)?;
+        let config = self.config(settings, Some(server.url()))?;
+        Ok(Prepared { config, http, server: Some(server), lock: Some(lock) })
     }
 
     /// The commands to try next, with the same program name and options.

@@ -174,13 +174,7 @@ impl Retry {
         SpoolFile::must_exist(&self.file)?;
         let lock = Lock::take_spool(&self.file)?;
         let config = DatabaseConfig { path: self.file.clone(), ..DatabaseConfig::default() };
-        let spool = match SpoolFile::open(&config, |_| {}) {
-            Ok((spool, _)) => spool,
-            Err(error) => {
-                lock.withdraw();
-                return Err(error.into());
-            }
-        };
+        let (_lock, (spool, _)) = lock.keep_if_ok(SpoolFile::open(&config, |_| {}))?;
         if let Some(moved_to) = spool.moved_to() {
             return Err(drain::damaged(moved_to));
         }

@@ -99,14 +99,9 @@ pub(crate) fn import_reporting(
     let opened = Database::open_while(&config.database, &routes, &config.queries, &|| {
         task.report("opening", 0, None, "bytes").is_ok()
     });
-    let database = match opened {
-        Ok((database, _)) => database,
-        Err(error) => {
-            lock.withdraw();
-            task.report("opening", 0, None, "bytes")?;
-            return Err(error);
-        }
-    };
+    // A cancelled import has ended the opening.
+    let opened = opened.or_else(|error| task.report("opening", 0, None, "bytes").and(Err(error)));
+    let (_lock, (database, _)) = lock.keep_if_ok(opened)?;
     let report = report.insert(ImportReport::default());
     let imported = import_lines(&database, &mut lines, options, &task, report);
     database.close_log();

@@ -162,14 +162,7 @@ pub(crate) fn replay_reporting(
         undo_interrupted_swap(&live, &new.path)?;
         Filling { config: &config, new: &new, routes: &routes, options, task }.run(note, cancelled)
     };
-    let filled = fill();
-    let mut report = match filled {
-        Ok(report) => report,
-        Err(error) => {
-            lock.withdraw();
-            return Err(error);
-        }
-    };
+    let (_lock, mut report) = lock.keep_if_ok(fill())?;
     if options.swap {
         task.report("swapping", 0, None, "files")?;
         (report.lost, report.behind) = lost_by_swap(&live, &new.path, &report.stream)?;

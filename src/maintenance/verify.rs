@@ -164,10 +164,11 @@ pub fn verify(
             // The error says that there is none.
             Verification::open(path, &config.broker.stream, &routes, (&options.keys, &pruned), task)?;
         }
-        _lock = Some(Lock::take_at(path, StartPhase::Opening)?);
+        let lock = Lock::take_at(path, StartPhase::Opening)?;
         let keep_going = || task.report("opening", 0, None, "messages").is_ok();
         let opened = Database::open_while(&config.database, &routes, &config.queries, &keep_going);
-        database = Some(opened.map(|(database, _)| database)?);
+        let (lock, (opened, _)) = lock.keep_if_ok(opened)?;
+        (_lock, database) = (Some(lock), Some(opened));
     }
     let verification = Verification::open(path, &config.broker.stream, &routes, (&options.keys, &pruned), task)?;
     Inspection::open(path)?.must_have_partition(&config.broker)?;

@@ -102,14 +102,9 @@ impl DirectRecorder {
         }
         Database::must_be_usable(&database_config, &routes)?;
         let lock = Lock::take(&database_config.path)?;
-        let database = match Database::open(&database_config, &routes) {
-            Ok(database) => database,
-            Err(error) => {
-                lock.withdraw();
-                return Err(error);
-            }
-        };
-        let (epoch, sinks) = (database.begin_local()?, database.writers());
+        let opened = Database::open(&database_config, &routes);
+        let begun = opened.and_then(|database| Ok((database.begin_local()?, database.writers())));
+        let (lock, (epoch, sinks)) = lock.keep_if_ok(begun)?;
         let grouped = GroupedCommits::start(epoch, sinks, &Arc::new(lock), Settings::from(&batch), overflow)?;
         let condition = grouped.condition().clone();
         Ok(Self::with(WriteMode::Grouped(grouped), routes, condition))

@@ -138,13 +138,9 @@ impl SpooledRecorder {
                 }
             }
         };
-        let (spool, totals) = match Spool::open(&config.database(), on_change) {
-            Ok(opened) => opened,
-            Err(error) => {
-                lock.withdraw();
-                return Err(error);
-            }
-        };
+        let opened = Spool::open(&config.database(), on_change);
+        let opened = opened.and_then(|(spool, totals)| Ok((spool.refusals()?, spool, totals)));
+        let (lock, (refused, spool, totals)) = lock.keep_if_ok(opened)?;
         let lock = Arc::new(lock);
         room.set(totals);
         let outcomes = Arc::new(StreamOutcomes::new(of_broker.clone()));
@@ -152,7 +148,7 @@ impl SpooledRecorder {
         let options = ForwardOptions {
             config: config.publishing(),
             names: spool.names(),
-            refused: spool.refusals()?,
+            refused,
             after: 0,
             give_up_after: config.give_up_after,
             poll: None,

@@ -228,6 +228,17 @@ impl Lock {
         }
     }
 
+    /// Returns the lock with what was started under it. After an error, the lock is withdrawn.
+    pub fn keep_if_ok<T, E>(self, started: Result<T, E>) -> Result<(Self, T), E> {
+        match started {
+            Ok(started) => Ok((self, started)),
+            Err(error) => {
+                self.withdraw();
+                Err(error)
+            }
+        }
+    }
+
     /// Notes how far the start of this process is.
     pub fn note(&self, phase: StartPhase) {
         // Only commands that would wait read it.
