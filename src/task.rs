@@ -1,8 +1,15 @@
 //! Long operations: how far they are, and how a caller cancels them.
 
 use std::ops::ControlFlow;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::RecvTimeoutError;
 
 use crate::error::Error;
+
+/// How often progress is reported.
+pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// How far a long operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +58,44 @@ impl<'a> Task<'a> {
     }
 }
 
+/// Does work that cannot report by itself on a thread of this name. Meanwhile this thread calls `report` every [`REPORT_EVERY`]. Once
+/// that has failed, it calls `cancel` instead, again and again, because the work may begin something new after the first call.
+///
+/// # Errors
+///
+/// That of `report`; [`Error::Thread`].
+pub(crate) fn run_beside<T: Send>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send,
+    mut report: impl FnMut() -> Result<(), Error>,
+    mut cancel: impl FnMut(),
+) -> Result<T, Error> {
+    let (done, until_done) = crossbeam_channel::bounded(1);
+    thread::scope(|scope| {
+        let work = move || _ = done.send(work());
+        let thread = thread::Builder::new().name(name.into());
+        thread.spawn_scoped(scope, work).map_err(|source| Error::Thread { name: name.into(), source })?;
+        let mut reported = Ok(());
+        loop {
+            match until_done.recv_timeout(REPORT_EVERY) {
+                Ok(result) => return reported.map(|()| result),
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::Ended),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if reported.is_ok() {
+                reported = report();
+            }
+            if reported.is_err() {
+                cancel();
+            }
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
 
@@ -69,5 +111,31 @@ mod tests {
         assert_eq!(last.get(), Some(Progress { step: "copying", done: 1, total: Some(4), unit: "pages" }));
         let error = task.report("copying", 2, None, "pages").unwrap_err();
         assert_eq!(error.to_string(), "the backup was cancelled");
+    }
+
+    #[test]
+    fn work_on_another_thread_is_reported_and_cancelled_until_it_ends() {
+        let (reports, cancels) = (Cell::new(0), AtomicU32::new(0));
+        let until = |enough: &AtomicU32| {
+            while enough.load(Ordering::Relaxed) < 2 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            7
+        };
+        let report = || {
+            reports.set(reports.get() + 1);
+            Err(Error::Cancelled { operation: "the work" })
+        };
+        let cancel = || _ = cancels.fetch_add(1, Ordering::Relaxed);
+        let ended = run_beside("catchment-work", || until(&cancels), report, cancel);
+        assert!(matches!(ended, Err(Error::Cancelled { .. })) && reports.get() == 1);
+
+        let reported = AtomicU32::new(0);
+        let report = || {
+            reported.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        let ended = run_beside("catchment-work", || until(&reported), report, || panic!("it was not cancelled"));
+        assert_eq!(ended.expect("it ends"), 7);
     }
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
 
@@ -16,14 +16,11 @@ use crate::error::{DatabaseFault, Error};
 use crate::new_file::{NewFile, failed};
 use crate::store::{Reader, StatementOutput, must_be_no_file_of};
 use crate::subject::Filter;
-use crate::task::{Progress, Task};
+use crate::task::{Progress, REPORT_EVERY, Task};
 
 /// Bytes of rows that are written at a time, and how many such chunks are read ahead.
 const CHUNK: usize = 64 << 10;
 const AHEAD: usize = 4;
-
-/// How often progress is reported.
-const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// The thread that reads.
 const THREAD: &str = "catchment-export";

@@ -20,10 +20,7 @@ use crate::store::{
     Database, Inspection, Lock, ReplayNote, Routes, StartPhase, Writer, beside, lost_by_swap, prepare_swap,
     routes_checksum, swap, undo_interrupted_swap, undo_interrupted_transaction,
 };
-use crate::task::{Progress, Task};
-
-/// How often progress is reported.
-const REPORT: Duration = Duration::from_millis(100);
+use crate::task::{Progress, REPORT_EVERY, Task};
 
 /// How long a replay that is cancelled may take to commit what was received.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -340,7 +337,7 @@ impl Filling<'_> {
             Pipeline::start(intake, sinks.collect::<Vec<_>>(), Settings::from(&config.batch), shared.clone())?;
         let total = end.saturating_sub(start);
         let mut cancelled = None;
-        while !pipeline.wait(REPORT)? {
+        while !pipeline.wait(REPORT_EVERY)? {
             let position = shared.progress.position().map_or(start, |position| position.sequence);
             let done = position.saturating_sub(start).min(total);
             if let Err(error) = task.report("replaying", done, Some(total), "events") {

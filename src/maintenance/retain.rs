@@ -3,16 +3,12 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::config::{DatabaseConfig, RetentionConfig};
 use crate::error::Error;
 use crate::pipeline::Signal;
 use crate::store::{Database, Lock, RetentionFigures, RetentionForecast, RetentionStatus, Routes, forecast_retention};
-use crate::task::{Progress, Task};
-
-/// How often progress is reported.
-const REPORT: Duration = Duration::from_millis(100);
+use crate::task::{Progress, Task, run_beside};
 
 /// How to apply `[retention]` once.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,26 +49,9 @@ fn retain_locked(
     let figures = Arc::new(RetentionFigures::default());
     let mut retention = database.retention(rules, Arc::clone(&figures)).unlogged();
     let stop = Signal::default();
-    let (done, until_done) = crossbeam_channel::bounded(1);
-    std::thread::scope(|scope| {
-        let work = || _ = done.send(retention.round(&stop));
-        let thread = std::thread::Builder::new().name("catchment-retain".into());
-        thread.spawn_scoped(scope, work).map_err(|source| Error::Thread { name: "catchment-retain".into(), source })?;
-        let mut cancelled = Ok(());
-        loop {
-            match until_done.recv_timeout(REPORT) {
-                Ok(result) => return cancelled.and(result).map(|()| figures.now()),
-                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Err(Error::Ended),
-                Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
-            }
-            if cancelled.is_ok() {
-                cancelled = task.report("deleting", figures.now().rows(), None, "rows");
-            }
-            if cancelled.is_err() {
-                stop.raise();
-            }
-        }
-    })
+    let report = || task.report("deleting", figures.now().rows(), None, "rows");
+    run_beside("catchment-retain", || retention.round(&stop), report, || stop.raise())??;
+    Ok(figures.now())
 }
 
 /// How many rows each rule would delete now: of rules that are for the same rows, each counts them. Changes nothing. A collector may run.

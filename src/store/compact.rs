@@ -16,10 +16,7 @@ use super::sqlite_error::database_error;
 use super::temp_store;
 use crate::config::Checkpoints;
 use crate::error::{DatabaseFault, Error};
-use crate::task::Task;
-
-/// How often progress is reported.
-const REPORT: Duration = Duration::from_millis(100);
+use crate::task::{Task, run_beside};
 
 /// The result of a compaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,33 +83,13 @@ fn vacuum(
     task: &Task<'_>,
 ) -> Result<Connection, Error> {
     let interrupt = connection.get_interrupt_handle();
-    let (done, until_done) = crossbeam_channel::bounded(1);
-    std::thread::scope(|scope| {
-        let work = move || {
-            let ran = connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM");
-            let _ = done.send(ran.map(|()| connection));
-        };
-        let thread = std::thread::Builder::new().name("catchment-compact".into());
-        thread
-            .spawn_scoped(scope, work)
-            .map_err(|source| Error::Thread { name: "catchment-compact".into(), source })?;
-        let mut cancelled = Ok(());
-        loop {
-            match until_done.recv_timeout(REPORT) {
-                Ok(ran) => return cancelled.and(ran.map_err(|e| database_error(path, e))),
-                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Err(Error::Ended),
-                Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
-            }
-            let written = FileSizes::of(path).wal.saturating_sub(before.wal);
-            if cancelled.is_ok() {
-                let step = if written == 0 { ("copying", None) } else { ("writing", Some(used.max(written))) };
-                cancelled = task.report(step.0, written, step.1, "bytes");
-            }
-            if cancelled.is_err() {
-                interrupt.interrupt();
-            }
-        }
-    })
+    let work = || connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM").map(|()| connection);
+    let report = || {
+        let written = FileSizes::of(path).wal.saturating_sub(before.wal);
+        let (step, total) = if written == 0 { ("copying", None) } else { ("writing", Some(used.max(written))) };
+        task.report(step, written, total, "bytes")
+    };
+    run_beside("catchment-compact", work, report, || interrupt.interrupt())?.map_err(|e| database_error(path, e))
 }
 
 /// Checks that there is room for the copy in the temporary folder, and for all pages in the `-wal` file.
