@@ -17,7 +17,6 @@ mod publishing;
 mod requests;
 mod server;
 mod status;
-mod stream_status;
 mod subject_use;
 
 use std::sync::Arc;
@@ -27,8 +26,9 @@ pub(crate) use connection::Pauses;
 pub use connection::{Cluster, Denial, Liveness, Reconnect, address_in};
 pub use core_nats::CoreIntake;
 pub use jetstream::{
-    IntakeOptions, JetStreamIntake, KnownStreams, OriginalDatabase, Owner, RawHeaders, Repartitioned, ReplayIntake,
-    ReplayOptions, StreamBounds, StreamHoles, StreamMessage, StreamPart, StreamReader, remove_stream, repartition,
+    DatabasePosition, IntakeOptions, JetStreamIntake, JetStreamStatus, KnownStreams, OriginalDatabase, Owner,
+    RawHeaders, Repartitioned, ReplayIntake, ReplayOptions, StreamBounds, StreamHoles, StreamMessage, StreamPart,
+    StreamReader, StreamStatus, remove_stream, repartition,
 };
 pub use permission_probe::{Verdict, probe};
 pub use permissions::{Access, BrokerUse, Permission, permissions};
@@ -40,7 +40,6 @@ pub use requests::{
 };
 pub use server::{Server, ServerPort, has_streams};
 pub use status::BrokerStatus;
-pub use stream_status::{DatabasePosition, JetStreamStatus, StreamStatus};
 
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Condition, Counters, Peer, Progress};

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::connection::{Cluster, Link};
-use super::jetstream::stream_status;
-use super::stream_status::{DatabasePosition, JetStreamStatus};
+use super::jetstream::{DatabasePosition, JetStreamStatus, stream_status};
 use crate::config::{BrokerConfig, Mode};
 use crate::error::Error;
 use crate::pipeline::Signal;

@@ -13,8 +13,8 @@ use super::stored_subjects;
 use super::stream::{acknowledges_before_writing, no_matching_events, refusal, takes_whole_stream};
 use super::stream_comparison::find_resume_point;
 use super::stream_creation;
+use super::stream_status::{ConsumerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
 use crate::broker::connection::Link;
-use crate::broker::stream_status::{ConsumerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
 use crate::config::BrokerConfig;
 use crate::error::Error;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use super::*;
+use crate::pipeline::{Batch, Committed, Intake, IntakeState, Limits, Mark, Refusal, Sink};
 
 const LIMITS: Limits = Limits { events: 2, bytes: 1_000 };
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::jetstream::{Obstacle, Owner};
+use super::claims::Owner;
+use super::obstacle::Obstacle;
 use crate::pipeline::EpochProgress;
 
 /// `JetStream` in our account.
