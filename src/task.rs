@@ -59,14 +59,15 @@ impl<'a> Task<'a> {
 }
 
 /// Does work that cannot report by itself on a thread of this name. Meanwhile this thread calls `report` every [`REPORT_EVERY`]. Once
-/// that has failed, it calls `cancel` instead, again and again, because the work may begin something new after the first call.
+/// that has failed, it calls `cancel` instead, again and again, because the work may begin something new after the first call. Work that
+/// succeeds all the same was complete before.
 ///
 /// # Errors
 ///
-/// That of `report`; [`Error::Thread`].
+/// That of the work, or where it failed after `report`, that of `report`; [`Error::Thread`].
 pub(crate) fn run_beside<T: Send>(
     name: &'static str,
-    work: impl FnOnce() -> T + Send,
+    work: impl FnOnce() -> Result<T, Error> + Send,
     mut report: impl FnMut() -> Result<(), Error>,
     mut cancel: impl FnMut(),
 ) -> Result<T, Error> {
@@ -78,7 +79,7 @@ pub(crate) fn run_beside<T: Send>(
         let mut reported = Ok(());
         loop {
             match until_done.recv_timeout(REPORT_EVERY) {
-                Ok(result) => return reported.map(|()| result),
+                Ok(result) => return result.or_else(|error| reported.and(Err(error))),
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::Ended),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -116,26 +117,29 @@ mod tests {
     #[test]
     fn work_on_another_thread_is_reported_and_cancelled_until_it_ends() {
         let (reports, cancels) = (Cell::new(0), AtomicU32::new(0));
-        let until = |enough: &AtomicU32| {
+        let until = |enough: &AtomicU32, result: Result<u32, Error>| {
             while enough.load(Ordering::Relaxed) < 2 {
                 thread::sleep(Duration::from_millis(1));
             }
-            7
+            result
         };
         let report = || {
             reports.set(reports.get() + 1);
             Err(Error::Cancelled { operation: "the work" })
         };
         let cancel = || _ = cancels.fetch_add(1, Ordering::Relaxed);
-        let ended = run_beside("catchment-work", || until(&cancels), report, cancel);
+        let ended = run_beside("catchment-work", || until(&cancels, Err(Error::Ended)), report, cancel);
         assert!(matches!(ended, Err(Error::Cancelled { .. })) && reports.get() == 1);
+        cancels.store(0, Ordering::Relaxed);
+        let ended = run_beside("catchment-work", || until(&cancels, Ok(5)), report, cancel);
+        assert_eq!(ended.expect("it was complete"), 5);
 
         let reported = AtomicU32::new(0);
         let report = || {
             reported.fetch_add(1, Ordering::Relaxed);
             Ok(())
         };
-        let ended = run_beside("catchment-work", || until(&reported), report, || panic!("it was not cancelled"));
+        let ended = run_beside("catchment-work", || until(&reported, Ok(7)), report, || panic!("it was not cancelled"));
         assert_eq!(ended.expect("it ends"), 7);
     }
 }

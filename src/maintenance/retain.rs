@@ -50,7 +50,9 @@ fn retain_locked(
     let mut retention = database.retention(rules, Arc::clone(&figures)).unlogged();
     let stop = Signal::default();
     let report = || task.report("deleting", figures.now().rows(), None, "rows");
-    run_beside("catchment-retain", || retention.round(&stop), report, || stop.raise())??;
+    // A round that was stopped is no failure of its own.
+    let work = || retention.round(&stop).and(if stop.is_raised() { Err(Error::Ended) } else { Ok(()) });
+    run_beside("catchment-retain", work, report, || stop.raise())?;
     Ok(figures.now())
 }
 

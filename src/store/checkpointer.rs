@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, InterruptHandle};
 
 use super::database_file::DatabaseFile;
+use super::interrupter::end_interrupt;
 use super::pool::ConnectionManager;
 use super::sqlite_error::one_line;
 use super::wal_frames::{self, WalFrames};
@@ -238,7 +239,9 @@ impl Shared {
                 }
             }
         }
+        // From here on nothing interrupts it.
         *self.interrupt.lock() = None;
+        connection.iter().for_each(end_interrupt);
     }
 
     /// Whether a reader prevents a large WAL from being reused.
@@ -416,6 +419,24 @@ mod tests {
             reader.execute_batch("COMMIT").expect("ends");
         });
         assert!(passive(&third).expect("is answered").is_some());
+    }
+
+    #[test]
+    fn the_last_connection_to_close_leaves_no_wal() {
+        let (fixture, connection, checkpointer) = set_up();
+        while commit(&connection, &checkpointer) < 4 * SMALL.step {}
+        let until = Instant::now() + Duration::from_mins(1);
+        while checkpointer.shared.interrupt.lock().is_none() {
+            assert!(Instant::now() < until, "the thread has no connection");
+        }
+        let wal = fixture.config.path.with_extension("db-wal");
+        assert!(wal.exists(), "{}", wal.display());
+        drop(connection);
+        drop(checkpointer);
+        assert!(
+            !wal.exists(),
+            "the thread's connection is the last, and is interrupted as the checkpointer is dropped"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 
 use super::Lock;
 use super::database_file::{must_exist, must_have_one_name};
+use super::interrupter::end_interrupt;
 use super::observation::FileSizes;
 use super::schema;
 use super::sqlite_error::database_error;
@@ -83,13 +84,19 @@ fn vacuum(
     task: &Task<'_>,
 ) -> Result<Connection, Error> {
     let interrupt = connection.get_interrupt_handle();
-    let work = || connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM").map(|()| connection);
+    let work = || match connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM") {
+        Ok(()) => Ok(connection),
+        Err(error) => {
+            end_interrupt(&connection);
+            Err(database_error(path, error))
+        }
+    };
     let report = || {
         let written = FileSizes::of(path).wal.saturating_sub(before.wal);
         let (step, total) = if written == 0 { ("copying", None) } else { ("writing", Some(used.max(written))) };
         task.report(step, written, total, "bytes")
     };
-    run_beside("catchment-compact", work, report, || interrupt.interrupt())?.map_err(|e| database_error(path, e))
+    run_beside("catchment-compact", work, report, || interrupt.interrupt())
 }
 
 /// Checks that there is room for the copy in the temporary folder, and for all pages in the `-wal` file.

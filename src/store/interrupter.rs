@@ -1,4 +1,4 @@
-//! Interrupts the opening of a database: migrations may take long.
+//! Interrupts what a connection does, and the opening of a database: migrations may take long.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,6 +49,13 @@ impl OpeningInterrupter {
     pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
         if self.is_interrupted() { Err(interrupted(path, "it was interrupted")) } else { Ok(()) }
     }
+}
+
+/// To be called before a connection is closed that another thread may have interrupted. An interrupt is in force until the next statement
+/// begins (<https://sqlite.org/c3ref/interrupt.html>). It would end the checkpoint of the last connection to close, and so leave commits in
+/// a `-wal` file that nobody uses.
+pub(super) fn end_interrupt(connection: &Connection) {
+    let _ = connection.query_row("SELECT 1", [], |_| Ok(()));
 }
 
 /// The error of work that was interrupted.
