@@ -55,6 +55,7 @@ mod schema;
 mod schema_copy;
 mod sole_connection;
 mod spool;
+pub mod sql_tokens;
 mod sqlite_error;
 mod statement_limit;
 mod stored_event;
