@@ -2,36 +2,39 @@
 
 use super::sql_tokens::{Token, TokenKind, tokens};
 
-/// A statement `INSERT INTO table(columns) VALUES (values)`.
+/// A statement `INSERT INTO table(columns) VALUES (values)`, or the same with `REPLACE`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct InsertStatement<'s> {
+pub struct InsertStatement<'s> {
     /// The table, without quotes.
     pub(super) table: String,
     /// The columns, without quotes, if the statement lists them.
     pub(super) columns: Option<Vec<String>>,
     /// What the columns get, in their order. Empty if these are not the values of a row.
     values: Vec<Value<'s>>,
-    /// It adds a row whatever the table has: there is neither `OR …` nor `ON CONFLICT`.
+    /// It adds a row whatever the table has: there is neither `REPLACE` nor `OR …` nor `ON CONFLICT`.
     pub(super) is_plain: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Value<'s> {
-    /// The parameter of this name and nothing else.
-    Parameter(&'s str),
-    Expression,
+struct Value<'s> {
+    /// Its expression, without comments around it.
+    sql: &'s str,
+    /// The name of the parameter, if it is one and nothing else.
+    parameter: Option<&'s str>,
 }
 
 impl<'s> InsertStatement<'s> {
     /// Reads a statement that SQLite has compiled; `None` if it is something else than an INSERT of one row of values.
-    pub(super) fn of(sql: &'s str) -> Option<Self> {
+    pub fn of(sql: &'s str) -> Option<Self> {
         let tokens: Vec<Token<'_>> = tokens(sql).filter(|token| token.kind != TokenKind::Comment).collect();
         let mut rest = &tokens[..];
-        take(&mut rest, "INSERT")?;
-        let mut is_plain = true;
-        if take(&mut rest, "OR").is_some() {
-            is_plain = false;
-            rest = rest.get(1..)?;
+        let mut is_plain = take(&mut rest, "REPLACE").is_none();
+        if is_plain {
+            take(&mut rest, "INSERT")?;
+            if take(&mut rest, "OR").is_some() {
+                is_plain = false;
+                rest = rest.get(1..)?;
+            }
         }
         take(&mut rest, "INTO")?;
         let mut table = take_name(&mut rest)?;
@@ -44,7 +47,7 @@ impl<'s> InsertStatement<'s> {
         let columns = if rest.first()?.is("(") { Some(names(&take_list(&mut rest)?)?) } else { None };
         let mut values = Vec::new();
         if take(&mut rest, "VALUES").is_some() {
-            values.extend(take_list(&mut rest)?.into_iter().map(Value::of));
+            values = take_list(&mut rest)?.into_iter().map(|item| Value::of(sql, item)).collect::<Option<_>>()?;
             // A second row, or ON CONFLICT.
             is_plain &= rest.iter().all(|token| token.is(";"));
         } else {
@@ -53,31 +56,36 @@ impl<'s> InsertStatement<'s> {
         Some(Self { table, columns, values, is_plain })
     }
 
+    /// Whether this table gets the row.
+    pub fn is_into(&self, table: &str) -> bool {
+        self.table.eq_ignore_ascii_case(table)
+    }
+
     /// The column that gets this parameter, if the statement lists its columns.
-    pub(super) fn column_of(&self, parameter: &str) -> Option<&str> {
-        let at = self.values.iter().position(|value| value.parameter() == Some(parameter))?;
+    pub fn column_of(&self, parameter: &str) -> Option<&str> {
+        let at = self.values.iter().position(|value| value.parameter == Some(parameter))?;
         self.columns.as_ref()?.get(at).map(String::as_str)
+    }
+
+    /// The columns that the statement lists, each with the expression of its value.
+    pub fn filled_columns(&self) -> impl Iterator<Item = (&str, &'s str)> {
+        self.columns.iter().flatten().map(String::as_str).zip(self.values.iter().map(|value| value.sql))
     }
 
     /// The names of the parameters that are its values, if all are.
     pub(super) fn parameters(&self) -> Option<Vec<&'s str>> {
-        self.values.iter().map(Value::parameter).collect()
+        self.values.iter().map(|value| value.parameter).collect()
     }
 }
 
 impl<'s> Value<'s> {
-    fn of(tokens: &[Token<'s>]) -> Self {
-        match tokens {
-            [Token { kind: TokenKind::Parameter, text, .. }] => Self::Parameter(&text[1..]),
-            _ => Self::Expression,
-        }
-    }
-
-    fn parameter(&self) -> Option<&'s str> {
-        match self {
-            Self::Parameter(name) => Some(name),
-            Self::Expression => None,
-        }
+    fn of(sql: &'s str, tokens: &[Token<'s>]) -> Option<Self> {
+        let parameter = match tokens {
+            [Token { kind: TokenKind::Parameter, text, .. }] => Some(&text[1..]),
+            _ => None,
+        };
+        let sql = &sql[tokens.first()?.start..tokens.last()?.end()];
+        Some(Self { sql, parameter })
     }
 }
 
@@ -159,7 +167,26 @@ mod tests {
         assert_eq!(read("INSERT INTO t(a) VALUES (:a), (:b)"), Some(is("t", None, false)));
         assert_eq!(read("UPDATE t SET a = :sequence"), None);
         assert_eq!(read("INSERT INTO t(a"), None);
+        assert_eq!(read("INSERT INTO t(a) VALUES ('"), None);
+        assert_eq!(read("REPLACE t(a) VALUES (1)"), None);
         assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn the_expressions_of_an_insert_are_found_by_column() {
+        let sql = "INSERT OR IGNORE INTO main.\"my \"\"t\" AS m -- why
+          (a, [b c], \"d\"\"e\") VALUES (:published_s, CASE WHEN f(1, ')') = 'it''s, (' THEN :x ELSE 2 END, /* , */ :y -- z
+          ) ON CONFLICT DO NOTHING";
+        let insert = InsertStatement::of(sql).expect("an INSERT");
+        assert!(insert.is_into("MY \"t") && !insert.is_into("main"));
+        let expected =
+            [("a", ":published_s"), ("b c", "CASE WHEN f(1, ')') = 'it''s, (' THEN :x ELSE 2 END"), ("d\"e", ":y")];
+        assert!(insert.filled_columns().eq(expected), "{insert:?}");
+        for without in ["INSERT INTO t(a) SELECT 1", "INSERT INTO t VALUES (1)", "INSERT INTO t DEFAULT VALUES"] {
+            assert_eq!(InsertStatement::of(without).expect("an INSERT").filled_columns().next(), None, "{without}");
+        }
+        let replace = InsertStatement::of("REPLACE INTO t(a) VALUES (:a)").expect("a REPLACE");
+        assert!(replace.filled_columns().eq([("a", ":a")]) && !replace.is_plain);
     }
 
     #[test]

@@ -77,6 +77,7 @@ pub use editor::Editor;
 pub use event_writer::{EventOutcome, EventWriter};
 pub use file_identity::{FileIdentity, IdentityChange, PreviousFile, adopt};
 pub use importer::{ImportCounts, ImportNote, ImportedLine, Importer, LineMarks};
+pub use insert_statement::InsertStatement;
 pub use inspection::Inspection;
 pub use json::{Json, JsonRowWriter, LosslessJson};
 pub use lock::{Lock, StartPhase};

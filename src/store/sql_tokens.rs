@@ -34,6 +34,11 @@ impl Token<'_> {
         matches!(self.kind, TokenKind::Word | TokenKind::Other) && self.text.eq_ignore_ascii_case(text)
     }
 
+    /// Where it ends, in bytes.
+    pub fn end(&self) -> usize {
+        self.start + self.text.len()
+    }
+
     /// The name that it is, without quotes, where SQLite expects a name.
     pub fn name(&self) -> Option<String> {
         let quote = match self.kind {
@@ -127,7 +132,7 @@ mod tests {
 
     fn read(sql: &str) -> Vec<(TokenKind, &str)> {
         let all: Vec<Token<'_>> = tokens(sql).collect();
-        assert!(all.iter().all(|token| sql[token.start..].starts_with(token.text)), "{sql}");
+        assert!(all.iter().all(|token| &sql[token.start..token.end()] == token.text), "{sql}");
         all.iter().map(|token| (token.kind, token.text)).collect()
     }
 
