@@ -1,9 +1,30 @@
-//! Recognises input that is no text of UTF-8.
+//! What input of text may begin with, how long its lines may be, and what is no text of UTF-8.
 
 use std::path::Path;
 
 /// How many bytes show what the input is.
 pub(crate) const HEAD: usize = 16;
+
+/// The longest line in bytes. The largest event has half of it; JSON may write a byte of it as several.
+pub(crate) const LONGEST_LINE: u64 = 256 << 20;
+
+/// Some programs, mostly on Windows, write it before UTF-8.
+pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// The text after the byte order mark at its beginning, if it has one.
+pub(crate) fn without_byte_order_mark(text: &str) -> &str {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+}
+
+/// The same for bytes that may be no UTF-8.
+pub(crate) fn bytes_without_byte_order_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// Why the line of this number is refused if it is longer than [`LONGEST_LINE`].
+pub(crate) fn too_long(number: u64) -> String {
+    format!("line {number} is longer than {} MiB", LONGEST_LINE >> 20)
+}
 
 /// Why input that begins with these bytes has no lines of text, and what to do about it. `file` is where it comes from; `None` is standard
 /// input.
@@ -48,6 +69,16 @@ fn is_utf16(head: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_byte_order_mark_at_the_beginning_is_skipped() {
+        for (text, rest) in [("\u{feff}a", "a"), ("a\u{feff}", "a\u{feff}"), ("\u{feff}\u{feff}", "\u{feff}"), ("", "")]
+        {
+            assert_eq!(without_byte_order_mark(text), rest);
+            assert_eq!(bytes_without_byte_order_mark(text.as_bytes()), rest.as_bytes());
+        }
+        assert_eq!(bytes_without_byte_order_mark(b"\xef\xbb"), b"\xef\xbb");
+    }
 
     #[test]
     fn what_is_no_text_is_refused_with_the_way_to_read_it() {

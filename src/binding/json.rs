@@ -6,20 +6,19 @@
 use super::fields::{Cell, RowBuilder};
 use super::path::{Named, Names, PathTree};
 use super::payload_error::PayloadFault;
+use crate::input_format::without_byte_order_mark;
 
 /// Fills the cells of the values in `paths`. Returns whether the payload is an object.
 pub(super) fn read(payload: &[u8], paths: &PathTree, builder: RowBuilder<'_>) -> Result<bool, PayloadFault> {
     let text = simdutf8::compat::from_utf8(payload)
         .map_err(|e| PayloadFault::At("bytes that are not UTF-8,", e.valid_up_to()))?;
-    // Programs on Windows write it before UTF-8. RFC 8259 lets a reader skip it.
-    let at = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len_utf8() } else { 0 };
+    // RFC 8259 lets a reader skip a byte order mark.
+    let at = text.len() - without_byte_order_mark(text).len();
     let mut reader = Reader { text, at, builder };
     let object = reader.token() == Some(b'{');
     reader.value(paths)?;
     if reader.token().is_some() { Err(reader.fault("extra data after its end,")) } else { Ok(object) }
 }
-
-const BYTE_ORDER_MARK: char = '\u{feff}';
 
 struct Reader<'r> {
     text: &'r str,

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::closest::did_you_mean;
 use crate::error::Error;
+use crate::input_format::without_byte_order_mark;
 
 /// The keys that authenticate, in the order in which the `nats` command looks for them.
 const AUTHENTICATION_KEYS: [&str; 4] = ["user", "creds", "nkey", "token"];
@@ -71,7 +72,7 @@ impl Contexts {
         }
         let file = folder.join("context").join(format!("{name}.json"));
         let text = std::fs::read_to_string(&file).map_err(|e| refused(unreadable(&file, name, &e)))?;
-        settings(text.trim_start_matches('\u{feff}'), self.home.as_deref())
+        settings(without_byte_order_mark(&text), self.home.as_deref())
             .map_err(|reason| refused(format!("{}: {reason}", file.display())))
     }
 }

@@ -1,7 +1,7 @@
 //! Lines of a file or of standard input. A thread of its own reads them, so that waiting for a line ends at a signal.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Cursor, IsTerminal, Read};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -11,14 +11,10 @@ use std::{fmt, mem, thread, vec};
 use anyhow::Context;
 
 use super::signals::Signals;
-use crate::input_format::{HEAD, unreadable};
-use crate::store::event_line::BOM;
+use crate::input_format::{HEAD, LONGEST_LINE, bytes_without_byte_order_mark, too_long, unreadable};
 
 /// Bytes that are read at a time. Twice as many are read ahead, or two lines if these are longer.
 const CHUNK: usize = 64 << 10;
-
-/// The longest line in bytes. The largest event has half of it; JSON may write a byte of it as several.
-const LONGEST: u64 = 256 << 20;
 
 /// How often to check for a signal while no line arrives.
 const POLL: Duration = Duration::from_millis(50);
@@ -140,17 +136,14 @@ fn send(mut input: impl Read, source: &Source, to: &SyncSender<Lot>) -> anyhow::
     if let Some(refusal) = unreadable(&head, source.file()) {
         anyhow::bail!(refusal);
     }
-    let start = if head.starts_with(BOM) { BOM.len() } else { 0 };
-    let mut head = Cursor::new(head);
-    head.set_position(start as u64);
-    let mut input = BufReader::with_capacity(CHUNK, head.chain(input));
+    let mut input = BufReader::with_capacity(CHUNK, bytes_without_byte_order_mark(&head).chain(input));
     let (mut lot, mut bytes) = (Vec::new(), 0);
     for number in 1.. {
         let mut line = Vec::new();
-        if input.by_ref().take(LONGEST + 1).read_until(b'\n', &mut line)? == 0 {
+        if input.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', &mut line)? == 0 {
             break;
         }
-        anyhow::ensure!(line.len() as u64 <= LONGEST, "line {number} is longer than {} MiB", LONGEST >> 20);
+        anyhow::ensure!(line.len() as u64 <= LONGEST_LINE, too_long(number));
         for end in [b'\n', b'\r'] {
             line.pop_if(|last| *last == end);
         }

@@ -10,6 +10,7 @@ use toml::{Spanned, Table, Value};
 use super::{Config, PREFIX};
 use crate::closest::closest;
 use crate::error::Error;
+use crate::input_format::without_byte_order_mark;
 
 impl Config {
     /// The settings that this TOML gives, with the keys and the defaults of the file of `catchment run`. Checks them as
@@ -121,7 +122,7 @@ fn with_place(error: Error, text: &str, place: impl Fn(usize) -> String) -> Erro
 
 /// The line of this setting in a text: `broker.stream`; or of the route or query of a name: `route` and the name.
 fn line_of(text: &str, setting: &str) -> Option<usize> {
-    let without_mark = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let without_mark = without_byte_order_mark(text);
     let table = DeTable::parse(without_mark).ok()?;
     let at = match setting.split_once(' ') {
         Some((list @ ("route" | "query"), name)) => named(table.get_ref(), list, name)?,
@@ -179,7 +180,7 @@ pub(super) fn line_at(text: &[u8], at: usize) -> usize {
 
 /// Reads a text, whole: as settings and as a table. `place` names a line of it.
 fn parse(text: &str, place: impl Fn(usize) -> String) -> Result<(Config, Table), Error> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = without_byte_order_mark(text);
     let refused = |error: &toml::de::Error| {
         let line = error.span().map_or(1, |span| line_at(text.as_bytes(), span.start));
         // The word at the mistake. The parser takes one that begins with n or i for a number: nan, inf.

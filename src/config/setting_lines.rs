@@ -6,13 +6,14 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::file::{EARLIER_KEY, line_at, read_text};
+use crate::input_format::without_byte_order_mark;
 
 /// The line of each setting that a file has: `broker.stream`, `route[0].sql`, and that of each table: `route[0]`. Empty if the file
 /// cannot be read.
 pub(crate) fn lines_of(file: &Path) -> BTreeMap<String, usize> {
     let mut lines = BTreeMap::new();
     let Ok(text) = read_text(file, "") else { return lines };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = without_byte_order_mark(&text);
     if let Ok(table) = DeTable::parse(text) {
         add_lines(table.get_ref(), "", &mut |path, at| _ = lines.insert(path, line_at(text.as_bytes(), at)));
     }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::line_chain::LineChain;
 use crate::error::Error;
-use crate::input_format::{HEAD, unreadable};
+use crate::input_format::{HEAD, LONGEST_LINE, bytes_without_byte_order_mark, too_long, unreadable};
 use crate::new_file::failed;
 use crate::store::event_line;
 use crate::store::{ImportNote, ImportedLine, Importer};
@@ -19,9 +19,6 @@ use crate::task::Task;
 /// A transaction ends with the line that reaches one of these.
 const LINES: usize = 5_000;
 const BYTES: usize = 8 << 20;
-
-/// The longest line in bytes. The largest event has half of it; JSON may write a byte of it as several.
-const LONGEST: u64 = 256 << 20;
 
 /// How long to wait for a pipe between two looks whether the task is cancelled.
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -166,7 +163,7 @@ impl<'f> ImportFile<'f> {
         let (mut chain, mut marks, mut line) = (LineChain::default(), Vec::new().into_iter(), Vec::new());
         loop {
             line.clear();
-            let read = self.input.by_ref().take(LONGEST + 1).read_until(b'\n', &mut line);
+            let read = self.input.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', &mut line);
             if read.map_err(|error| failed(self.file, &error))? == 0 {
                 return Ok(self.count > 0);
             }
@@ -200,10 +197,10 @@ impl<'f> ImportFile<'f> {
             let read = self.read_line(&mut part.bytes, task);
             let number = self.count + part.end.lines + 1;
             let read = match read {
-                Ok(read) if read as u64 <= LONGEST => read,
+                Ok(read) if read as u64 <= LONGEST_LINE => read,
                 Ok(_) => {
                     part.bytes.truncate(from);
-                    part.bad = Some(self.error(format!("line {number} is longer than {} MiB", LONGEST >> 20)));
+                    part.bad = Some(self.error(too_long(number)));
                     break;
                 }
                 // The lines before are stored.
@@ -219,7 +216,7 @@ impl<'f> ImportFile<'f> {
                 break;
             }
             let text = part.bytes[from..].trim_ascii();
-            let is_empty = text.strip_prefix(event_line::BOM).unwrap_or(text).is_empty();
+            let is_empty = bytes_without_byte_order_mark(text).is_empty();
             let line = if is_empty {
                 None
             } else {
@@ -260,18 +257,18 @@ impl<'f> ImportFile<'f> {
         self.chain.clone_from(&part.end.chain);
     }
 
-    /// Appends a line with its end, or the first bytes of one that is longer than [`LONGEST`]; how many bytes. 0 at the end.
+    /// Appends a line with its end, or the first bytes of one that is longer than [`LONGEST_LINE`]; how many bytes. 0 at the end.
     fn read_line(&mut self, to: &mut Vec<u8>, task: &Task<'_>) -> Result<usize, Error> {
         let from = to.len();
         if self.is_regular {
-            let read = self.input.by_ref().take(LONGEST + 1).read_until(b'\n', to);
+            let read = self.input.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', to);
             return read.map_err(|error| failed(self.file, &error));
         }
         loop {
             if self.input.buffer().is_empty() {
                 await_input(&self.input, task)?;
             }
-            let room = (LONGEST + 1).saturating_sub((to.len() - from) as u64);
+            let room = (LONGEST_LINE + 1).saturating_sub((to.len() - from) as u64);
             let read = match self.input.fill_buf() {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 read => read.map_err(|error| failed(self.file, &error))?,

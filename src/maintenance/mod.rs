@@ -24,7 +24,6 @@ mod line_chain;
 mod replay;
 mod restore;
 mod retain;
-mod route_columns;
 mod table_filters;
 mod verify;
 

@@ -1,10 +1,9 @@
 //! Which rows of a table to print or to export: by subject, by time, by an SQL expression.
 
-use super::route_columns::filled_columns;
 use crate::config::{Config, RouteConfig};
 use crate::error::Error;
 use crate::printable::printable;
-use crate::store::{Reader, RowFilter, RowTable, Value};
+use crate::store::{InsertStatement, Reader, RowFilter, RowTable, Value};
 use crate::subject::Filter;
 
 const US_A_SECOND: f64 = 1e6;
@@ -76,9 +75,7 @@ impl TableFilters {
         table: &RowTable,
         filter: RowFilter,
     ) -> Result<RowFilter, String> {
-        let is_subject = |(_, expression): &(String, &str)| *expression == ":subject";
-        let filled = routes.iter().flat_map(|route| &route.sql).flat_map(|sql| filled_columns(sql, &table.name));
-        let column = filled.filter(is_subject).map(|(column, _)| column).next();
+        let column = inserts(routes, table).find_map(|insert| insert.column_of("subject").map(str::to_owned));
         if let Some(column) = column.or_else(|| column_of(table, "subject")) {
             return Ok(filter.subject(&column, subject));
         }
@@ -100,6 +97,12 @@ impl TableFilters {
     }
 }
 
+/// The statements of the routes that add a row to this table.
+fn inserts<'r>(routes: &[&'r RouteConfig], table: &RowTable) -> impl Iterator<Item = InsertStatement<'r>> {
+    let all = routes.iter().flat_map(|route| &route.sql).filter_map(|sql| InsertStatement::of(sql));
+    all.filter(|insert| insert.is_into(&table.name))
+}
+
 /// Rows of events that were published at this time or later. Which column has the time, and in which unit, is known from the routes.
 fn by_time(
     reader: &Reader,
@@ -108,18 +111,19 @@ fn by_time(
     table: &RowTable,
     filter: RowFilter,
 ) -> Option<RowFilter> {
-    for (column, expression) in
-        routes.iter().flat_map(|route| &route.sql).flat_map(|sql| filled_columns(sql, &table.name))
-    {
-        if !expression.contains(":published_") {
-            continue;
-        }
-        let (then, later) = (since_us, since_us.saturating_add(86_400_000_000));
-        let (Some(then), Some(later)) = (reader.value_at(expression, then), reader.value_at(expression, later)) else {
-            continue;
-        };
-        if let Some(scale) = units_a_second(&then, &later) {
-            return Some(filter.since(&column, then.borrowed(), scale));
+    for insert in inserts(routes, table) {
+        for (column, expression) in insert.filled_columns() {
+            if !expression.contains(":published_") {
+                continue;
+            }
+            let (then, later) = (since_us, since_us.saturating_add(86_400_000_000));
+            let (Some(then), Some(later)) = (reader.value_at(expression, then), reader.value_at(expression, later))
+            else {
+                continue;
+            };
+            if let Some(scale) = units_a_second(&then, &later) {
+                return Some(filter.since(column, then.borrowed(), scale));
+            }
         }
     }
     if let Some(column) = column_of(table, "published_us") {

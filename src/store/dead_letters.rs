@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::database_file::must_have_one_name;
+use super::quoted_names::names_only;
 use super::read_connection::ReadConnection;
 use super::schema;
 use super::sqlite_error::database_error;
@@ -146,6 +147,7 @@ fn writer(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(ATTEMPT)?;
     use_files_if_possible(&connection)?;
+    names_only(&connection)?;
     Ok(connection)
 }
 

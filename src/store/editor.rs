@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::quoted_names::names_only;
 use super::sqlite_error::database_error;
 use super::temp_store::use_files_if_possible;
 use crate::error::Error;
@@ -27,6 +28,7 @@ impl Editor {
             let connection = Connection::open(path)?;
             connection.busy_timeout(Duration::from_secs(5))?;
             use_files_if_possible(&connection)?;
+            names_only(&connection)?;
             Ok(connection)
         };
         Ok(Self { path: path.to_owned(), connection: open().map_err(|e| database_error(path, e))? })

@@ -7,14 +7,12 @@ use super::json::{Json, LosslessJson};
 use super::reader::Value;
 use crate::event::Event;
 use crate::event_id;
+use crate::input_format::bytes_without_byte_order_mark;
 use crate::subject;
 use data_encoding::BASE64;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-
-/// The byte order mark with which some programs begin a file of UTF-8.
-pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A payload that is not text: `{"$blob":"<base64>"}`.
 #[derive(Deserialize)]
@@ -195,7 +193,7 @@ pub fn can_be_stored(subject: &str, headers: Option<&str>) -> bool {
 
 fn parsed(line: &[u8]) -> Result<InputLine<'_>, String> {
     // Files that were joined may have one at the start of any line.
-    let line = line.strip_prefix(BOM).unwrap_or(line);
+    let line = bytes_without_byte_order_mark(line);
     let input: InputLine<'_> = serde_json::from_slice(line).map_err(|error| {
         let example = r#"{"subject":"a.b","headers":{"Name":"value"},"payload":"…"}"#;
         format!("does not look like {example}: {}", reason(line, &error))

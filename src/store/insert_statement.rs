@@ -1,195 +1,128 @@
 //! Reads the parts of a simple INSERT: which table gets a row, and what its columns get.
 
-/// A statement `INSERT INTO table(columns) VALUES (values)`.
+use super::sql_tokens::{Token, TokenKind, tokens};
+
+/// A statement `INSERT INTO table(columns) VALUES (values)`, or the same with `REPLACE`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct InsertStatement {
+pub struct InsertStatement<'s> {
     /// The table, without quotes.
     pub(super) table: String,
     /// The columns, without quotes, if the statement lists them.
     pub(super) columns: Option<Vec<String>>,
     /// What the columns get, in their order. Empty if these are not the values of a row.
-    values: Vec<Value>,
-    /// It adds a row whatever the table has: there is neither `OR …` nor `ON CONFLICT`.
+    values: Vec<Value<'s>>,
+    /// It adds a row whatever the table has: there is neither `REPLACE` nor `OR …` nor `ON CONFLICT`.
     pub(super) is_plain: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Value {
-    /// The parameter of this name and nothing else.
-    Parameter(String),
-    Expression,
+struct Value<'s> {
+    /// Its expression, without comments around it.
+    sql: &'s str,
+    /// The name of the parameter, if it is one and nothing else.
+    parameter: Option<&'s str>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Token {
-    Word(String),
-    Quoted(String),
-    Other(char),
-}
-
-impl Token {
-    fn is(&self, word: &str) -> bool {
-        matches!(self, Self::Word(found) if found.eq_ignore_ascii_case(word))
-    }
-
-    fn name(&self) -> Option<&str> {
-        match self {
-            Self::Word(name) | Self::Quoted(name) => Some(name),
-            Self::Other(_) => None,
-        }
-    }
-}
-
-impl InsertStatement {
+impl<'s> InsertStatement<'s> {
     /// Reads a statement that SQLite has compiled; `None` if it is something else than an INSERT of one row of values.
-    pub(super) fn of(sql: &str) -> Option<Self> {
-        let tokens = tokens(sql);
+    pub fn of(sql: &'s str) -> Option<Self> {
+        let tokens: Vec<Token<'_>> = tokens(sql).filter(|token| token.kind != TokenKind::Comment).collect();
         let mut rest = &tokens[..];
-        take(&mut rest, "INSERT")?;
-        let mut is_plain = true;
-        if take(&mut rest, "OR").is_some() {
-            is_plain = false;
-            rest = rest.get(1..)?;
+        let mut is_plain = take(&mut rest, "REPLACE").is_none();
+        if is_plain {
+            take(&mut rest, "INSERT")?;
+            if take(&mut rest, "OR").is_some() {
+                is_plain = false;
+                rest = rest.get(1..)?;
+            }
         }
         take(&mut rest, "INTO")?;
-        let mut table = rest.first()?.name()?.to_owned();
-        rest = rest.get(1..)?;
-        if rest.first() == Some(&Token::Other('.')) {
-            rest.get(1)?.name()?.clone_into(&mut table);
-            rest = rest.get(2..)?;
+        let mut table = take_name(&mut rest)?;
+        if take(&mut rest, ".").is_some() {
+            table = take_name(&mut rest)?;
         }
         if take(&mut rest, "AS").is_some() {
             rest = rest.get(1..)?;
         }
-        let columns = if rest.first() == Some(&Token::Other('(')) { Some(names(list(&mut rest)?)?) } else { None };
+        let columns = if rest.first()?.is("(") { Some(names(&take_list(&mut rest)?)?) } else { None };
         let mut values = Vec::new();
         if take(&mut rest, "VALUES").is_some() {
-            values.extend(list(&mut rest)?.into_iter().map(Value::of));
+            values = take_list(&mut rest)?.into_iter().map(|item| Value::of(sql, item)).collect::<Option<_>>()?;
             // A second row, or ON CONFLICT.
-            is_plain &= rest.iter().all(|token| *token == Token::Other(';'));
+            is_plain &= rest.iter().all(|token| token.is(";"));
         } else {
             is_plain = false;
         }
         Some(Self { table, columns, values, is_plain })
     }
 
+    /// Whether this table gets the row.
+    pub fn is_into(&self, table: &str) -> bool {
+        self.table.eq_ignore_ascii_case(table)
+    }
+
     /// The column that gets this parameter, if the statement lists its columns.
-    pub(super) fn column_of(&self, parameter: &str) -> Option<&str> {
-        let at = self.values.iter().position(|value| value.parameter() == Some(parameter))?;
+    pub fn column_of(&self, parameter: &str) -> Option<&str> {
+        let at = self.values.iter().position(|value| value.parameter == Some(parameter))?;
         self.columns.as_ref()?.get(at).map(String::as_str)
     }
 
+    /// The columns that the statement lists, each with the expression of its value.
+    pub fn filled_columns(&self) -> impl Iterator<Item = (&str, &'s str)> {
+        self.columns.iter().flatten().map(String::as_str).zip(self.values.iter().map(|value| value.sql))
+    }
+
     /// The names of the parameters that are its values, if all are.
-    pub(super) fn parameters(&self) -> Option<Vec<&str>> {
-        self.values.iter().map(Value::parameter).collect()
+    pub(super) fn parameters(&self) -> Option<Vec<&'s str>> {
+        self.values.iter().map(|value| value.parameter).collect()
     }
 }
 
-impl Value {
-    fn of(tokens: Vec<Token>) -> Self {
-        match <[Token; 2]>::try_from(tokens) {
-            Ok([Token::Other(':' | '@' | '$'), Token::Word(name)]) => Self::Parameter(name),
-            _ => Self::Expression,
-        }
-    }
-
-    fn parameter(&self) -> Option<&str> {
-        match self {
-            Self::Parameter(name) => Some(name),
-            Self::Expression => None,
-        }
+impl<'s> Value<'s> {
+    fn of(sql: &'s str, tokens: &[Token<'s>]) -> Option<Self> {
+        let parameter = match tokens {
+            [Token { kind: TokenKind::Parameter, text, .. }] => Some(&text[1..]),
+            _ => None,
+        };
+        let sql = &sql[tokens.first()?.start..tokens.last()?.end()];
+        Some(Self { sql, parameter })
     }
 }
 
 /// The names of a list of columns.
-fn names(list: Vec<Vec<Token>>) -> Option<Vec<String>> {
-    list.into_iter().map(|tokens| <[Token; 1]>::try_from(tokens).ok()?[0].name().map(str::to_owned)).collect()
+fn names(list: &[&[Token<'_>]]) -> Option<Vec<String>> {
+    list.iter().map(|item| if let [token] = item { token.name() } else { None }).collect()
 }
 
-fn take(rest: &mut &[Token], word: &str) -> Option<()> {
+fn take(rest: &mut &[Token<'_>], word: &str) -> Option<()> {
     let (first, others) = rest.split_first()?;
     first.is(word).then(|| *rest = others)
 }
 
-/// The parts of a list in parentheses, which are separated by commas.
-fn list(rest: &mut &[Token]) -> Option<Vec<Vec<Token>>> {
-    let (first, mut others) = rest.split_first()?;
-    if *first != Token::Other('(') {
-        return None;
-    }
-    let (mut parts, mut depth) = (vec![Vec::new()], 0);
-    loop {
-        let (token, after) = others.split_first()?;
-        others = after;
-        match token {
-            Token::Other(')') if depth == 0 => break,
-            Token::Other(',') if depth == 0 => parts.push(Vec::new()),
-            token => {
-                match token {
-                    Token::Other('(') => depth += 1,
-                    Token::Other(')') => depth -= 1,
-                    _ => {}
-                }
-                parts.last_mut()?.push(token.clone());
-            }
-        }
-    }
+fn take_name(rest: &mut &[Token<'_>]) -> Option<String> {
+    let (first, others) = rest.split_first()?;
     *rest = others;
-    Some(parts)
+    first.name()
 }
 
-fn tokens(sql: &str) -> Vec<Token> {
-    let mut tokens = Vec::new();
-    let mut rest = sql.chars().peekable();
-    while let Some(&next) = rest.peek() {
-        if next.is_whitespace() {
-            rest.next();
-        } else if next.is_alphanumeric() || next == '_' {
-            let mut word = String::new();
-            while let Some(letter) = rest.next_if(|letter| letter.is_alphanumeric() || *letter == '_') {
-                word.push(letter);
-            }
-            tokens.push(Token::Word(word));
-        } else if let Some(end) = closing_quote(next) {
-            rest.next();
-            let mut text = String::new();
-            while let Some(letter) = rest.next() {
-                if letter != end {
-                    text.push(letter);
-                } else if end != ']' && rest.next_if_eq(&end).is_some() {
-                    text.push(end);
-                } else {
-                    break;
-                }
-            }
-            // A text is no name.
-            tokens.push(if end == '\'' { Token::Other('\'') } else { Token::Quoted(text) });
-        } else {
-            rest.next();
-            if next == '-' && rest.next_if_eq(&'-').is_some() {
-                while rest.next_if(|letter| *letter != '\n').is_some() {}
-            } else if next == '/' && rest.next_if_eq(&'*').is_some() {
-                let mut last = ' ';
-                for letter in rest.by_ref() {
-                    if last == '*' && letter == '/' {
-                        break;
-                    }
-                    last = letter;
-                }
-            } else {
-                tokens.push(Token::Other(next));
+/// The items of a list in parentheses, which are separated by commas.
+fn take_list<'t, 's>(rest: &mut &'t [Token<'s>]) -> Option<Vec<&'t [Token<'s>]>> {
+    take(rest, "(")?;
+    let all = *rest;
+    let (mut items, mut from, mut depth) = (Vec::new(), 0, 0);
+    for (at, token) in all.iter().enumerate() {
+        let is_end = token.is(")");
+        if depth == 0 && (is_end || token.is(",")) {
+            items.push(&all[from..at]);
+            from = at + 1;
+            if is_end {
+                *rest = &all[from..];
+                return Some(items);
             }
         }
+        depth += i32::from(token.is("(")) - i32::from(is_end);
     }
-    tokens
-}
-
-fn closing_quote(opening: char) -> Option<char> {
-    match opening {
-        '"' | '`' | '\'' => Some(opening),
-        '[' => Some(']'),
-        _ => None,
-    }
+    None
 }
 
 #[cfg(test)]
@@ -218,6 +151,11 @@ mod tests {
             read("INSERT INTO t -- the (table)\n (/* , */ seq) VALUES (:sequence) ON CONFLICT DO NOTHING"),
             Some(is("t", Some("seq"), false))
         );
+        assert_eq!(
+            read("INSERT INTO 't' ('it''s') VALUES (/* why */ :sequence -- )\n)"),
+            Some(is("t", Some("it's"), true)),
+            "a text in place of a name is one"
+        );
         assert_eq!(read("INSERT OR IGNORE INTO t(seq) VALUES (@sequence)"), Some(is("t", Some("seq"), false)));
     }
 
@@ -229,7 +167,26 @@ mod tests {
         assert_eq!(read("INSERT INTO t(a) VALUES (:a), (:b)"), Some(is("t", None, false)));
         assert_eq!(read("UPDATE t SET a = :sequence"), None);
         assert_eq!(read("INSERT INTO t(a"), None);
+        assert_eq!(read("INSERT INTO t(a) VALUES ('"), None);
+        assert_eq!(read("REPLACE t(a) VALUES (1)"), None);
         assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn the_expressions_of_an_insert_are_found_by_column() {
+        let sql = "INSERT OR IGNORE INTO main.\"my \"\"t\" AS m -- why
+          (a, [b c], \"d\"\"e\") VALUES (:published_s, CASE WHEN f(1, ')') = 'it''s, (' THEN :x ELSE 2 END, /* , */ :y -- z
+          ) ON CONFLICT DO NOTHING";
+        let insert = InsertStatement::of(sql).expect("an INSERT");
+        assert!(insert.is_into("MY \"t") && !insert.is_into("main"));
+        let expected =
+            [("a", ":published_s"), ("b c", "CASE WHEN f(1, ')') = 'it''s, (' THEN :x ELSE 2 END"), ("d\"e", ":y")];
+        assert!(insert.filled_columns().eq(expected), "{insert:?}");
+        for without in ["INSERT INTO t(a) SELECT 1", "INSERT INTO t VALUES (1)", "INSERT INTO t DEFAULT VALUES"] {
+            assert_eq!(InsertStatement::of(without).expect("an INSERT").filled_columns().next(), None, "{without}");
+        }
+        let replace = InsertStatement::of("REPLACE INTO t(a) VALUES (:a)").expect("a REPLACE");
+        assert!(replace.filled_columns().eq([("a", ":a")]) && !replace.is_plain);
     }
 
     #[test]
@@ -241,9 +198,8 @@ mod tests {
         };
         let named = |names: &[&str]| Some(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
         assert_eq!(parameters("INSERT INTO t VALUES (:a, @b, $c, :a)"), named(&["a", "b", "c", "a"]));
-        for sql in
-            ["INSERT INTO t VALUES (:a, 1)", "INSERT INTO t VALUES (:a, -:b)", "INSERT INTO t VALUES (:a, $b::c)"]
-        {
+        assert_eq!(parameters("INSERT INTO t VALUES (:a, $b::c)"), named(&["a", "b::c"]), "as SQLite names it");
+        for sql in ["INSERT INTO t VALUES (:a, 1)", "INSERT INTO t VALUES (:a, -:b)"] {
             assert_eq!(parameters(sql), None, "{sql}");
         }
     }

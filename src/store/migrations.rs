@@ -14,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use super::columns::now_us;
 use super::database_file::must_be_a_file;
 use super::interrupter::OpeningInterrupter;
+use super::quoted_names::names_only;
 use super::sqlite_error::{Violation, database_error, fault, is_transient, message};
 use super::suggestion::suggestion;
 use super::temp_store::use_files_if_possible;
@@ -103,6 +104,7 @@ fn connect(config: &DatabaseConfig, access: OpenFlags) -> rusqlite::Result<Conne
     connection.busy_timeout(config.busy_timeout)?;
     // Making an index of a large table may need more space than there is memory.
     use_files_if_possible(&connection)?;
+    names_only(&connection)?;
     Ok(connection)
 }
 

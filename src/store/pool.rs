@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::limits;
+use super::quoted_names::names_only;
 use super::routes::authorizer::Authorizer;
 use super::routes::budget::Budget;
 use super::temp_store::use_memory;
@@ -60,6 +61,7 @@ impl ConnectionManager {
             }
             connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
             connection.set_prepared_statement_cache_capacity(OWN_STATEMENTS + statements);
+            names_only(connection)?;
             limits::set(connection)?;
             Ok(())
         });

@@ -7,6 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::quoted_names::names_only;
 use super::temp_store::use_files_if_possible;
 
 /// What stays as it is in the path of a URI.
@@ -46,6 +47,7 @@ fn prepared(connection: Connection) -> rusqlite::Result<Connection> {
     // Before the first read: a connection that may write the file must not write either.
     connection.pragma_update(None, "query_only", true)?;
     use_files_if_possible(&connection)?;
+    names_only(&connection)?;
     // SQLite notices damage and foreign files at the first read, not at the opening.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)

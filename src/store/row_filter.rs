@@ -4,6 +4,7 @@ use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 
 use super::schema::quoted;
+use super::sql_tokens::tokens;
 use crate::binding::Value;
 use crate::subject::Filter;
 
@@ -94,26 +95,18 @@ pub(super) fn not_one_expression(sql: &str) -> Option<&'static str> {
     if sql.contains('\0') {
         return Some("it has a NUL character");
     }
-    let mut rest = sql.chars().peekable();
     let mut open = 0_usize;
-    while let Some(c) = rest.next() {
-        match (c, rest.peek().copied()) {
-            ('-', Some('-')) => drop(rest.any(|c| c == '\n')),
-            ('/', Some('*')) => {
-                rest.next();
-                let mut last = ' ';
-                if !rest.any(|c| std::mem::replace(&mut last, c) == '*' && c == '/') {
-                    return Some("a comment has no end");
-                }
-            }
-            ('\'' | '"' | '`', _) if !rest.any(|other| other == c) => return Some("a quote has no end"),
-            ('[', _) if !rest.any(|c| c == ']') => return Some("a bracket [ has no end"),
-            ('(', _) => open += 1,
-            (')', _) => match open.checked_sub(1) {
+    for token in tokens(sql) {
+        match token.text.as_bytes()[0] {
+            b'/' if token.is_open => return Some("a comment has no end"),
+            b'[' if token.is_open => return Some("a bracket [ has no end"),
+            _ if token.is_open => return Some("a quote has no end"),
+            b'(' => open += 1,
+            b')' => match open.checked_sub(1) {
                 Some(left) => open = left,
                 None => return Some("a bracket ) has no beginning"),
             },
-            (';', _) => return Some("it has a semicolon; write one expression"),
+            b';' => return Some("it has a semicolon; write one expression"),
             _ => {}
         }
     }

@@ -207,7 +207,7 @@ sql = \"INSERT INTO lines(user, at) VALUES (:user, coalesce(:at, :published_s))\
 [[route]]
 name = \"login\"
 subject = \"events.login.*\"
-sql = \"INSERT INTO logins(topic, at) VALUES (:subject, :published_us / 1e6)\"
+sql = \"REPLACE INTO main.logins(topic, at) VALUES (:subject, :published_us / 1e6)\"
 ";
     fixture.file("catchment.toml", settings);
     let mut run = fixture.command(&["run", "--server", &fixture.server.url()]);

@@ -8,20 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::epoch_history::EpochHistory;
-use super::stream_reader::{RawHeaders, StreamMessage, StreamReader};
+use super::stream_reader::{RawHeaders, Step, StreamMessage, StreamReader};
 use crate::broker::Reports;
 use crate::broker::connection::Reconnect;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Batch, Defect, Epoch, EpochProgress, Gap, Gaps, Intake, IntakeState, Mark, Signal};
 use crate::subject::Filter;
-
-/// How many sequences are read at a time, at first and at most. With large messages fewer are read.
-const FIRST: u64 = 256;
-const MOST: u64 = 4_096;
-
-/// The bytes that one reading should have at most.
-const BYTES: usize = 8 << 20;
 
 /// Reads a stream up to a sequence.
 pub struct SequenceIntake {
@@ -47,7 +40,7 @@ pub struct SequenceIntake {
     /// Gaps that are in no batch yet.
     missing: Vec<Gap>,
     /// How many sequences to read at a time.
-    step: u64,
+    step: Step,
     stop: Signal,
     reports: Reports,
     reconnect: Reconnect,
@@ -84,7 +77,7 @@ impl SequenceIntake {
             absent: Gaps::default(),
             waiting: VecDeque::new(),
             missing: Vec::new(),
-            step: FIRST,
+            step: Step::INITIAL,
             stop: stop.clone(),
             reports: reports.clone(),
             reconnect: Reconnect::new(config, &reports.condition, stop),
@@ -123,18 +116,14 @@ impl SequenceIntake {
     /// Reads the next sequences. Only while no message waits for a batch.
     fn read(&mut self) -> Result<(), Error> {
         let Some(reader) = &self.reader else { return Ok(()) };
-        let end = self.last.min(self.next.saturating_add(self.step - 1));
+        let range = self.step.range(self.next, self.last);
+        let end = *range.end();
         let stop = &self.stop;
-        let messages = reader.range(&self.filters, self.next..=end, &|| !stop.is_raised())?;
+        let messages = reader.range(&self.filters, range, &|| !stop.is_raised())?;
         if self.stop.is_raised() {
             return Ok(());
         }
-        let bytes: usize = messages.iter().map(StreamMessage::size).sum();
-        self.step = match bytes {
-            _ if bytes > BYTES => (self.step / 2).max(1),
-            _ if bytes < BYTES / 4 => (self.step * 2).min(MOST),
-            _ => self.step,
-        };
+        self.step.adapt(&messages);
         self.waiting.extend(messages);
         self.next = end + 1;
         self.reconnect.productive();

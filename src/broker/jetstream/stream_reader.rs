@@ -5,9 +5,11 @@
 
 mod holes;
 mod parts;
+mod step;
 
 pub use holes::StreamHoles;
 pub use parts::StreamPart;
+pub(super) use step::Step;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;

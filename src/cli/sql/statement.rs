@@ -1,41 +1,17 @@
 //! Where a statement ends.
 
+use crate::store::sql_tokens::{TokenKind, tokens};
+
 /// Whether the text ends with a whole statement, or has none: nothing is open, and what follows the last semicolon is only space
 /// and comments.
 pub fn is_complete(sql: &str) -> bool {
-    let mut rest = sql.chars().peekable();
     let mut is_in_statement = false;
-    while let Some(c) = rest.next() {
-        match (c, rest.peek()) {
-            ('-', Some('-')) => {
-                // A comment without a line end may go on.
-                if !rest.any(|c| c == '\n') {
-                    return !is_in_statement;
-                }
-            }
-            ('/', Some('*')) => {
-                rest.next();
-                let mut last = ' ';
-                if !rest.any(|c| std::mem::replace(&mut last, c) == '*' && c == '/') {
-                    return false;
-                }
-            }
-            ('\'' | '"' | '`', _) => {
-                is_in_statement = true;
-                // A doubled quote ends one string and begins another.
-                if !rest.any(|other| other == c) {
-                    return false;
-                }
-            }
-            ('[', _) => {
-                is_in_statement = true;
-                if !rest.any(|c| c == ']') {
-                    return false;
-                }
-            }
-            (';', _) => is_in_statement = false,
-            (c, _) if c.is_whitespace() => {}
-            _ => is_in_statement = true,
+    for token in tokens(sql) {
+        if token.is_open {
+            return false;
+        }
+        if token.kind != TokenKind::Comment {
+            is_in_statement = !token.is(";");
         }
     }
     !is_in_statement
@@ -58,6 +34,8 @@ mod tests {
             "-- only a comment",
             "SELECT 1 -- one;\n;",
             "/**/;",
+            "-- SELECT 'it''s",
+            "SELECT :a(;);",
         ] {
             assert!(is_complete(whole), "{whole}");
         }
@@ -72,6 +50,7 @@ mod tests {
             "SELECT [a;",
             "SELECT 1 /",
             "/*/;",
+            "SELECT 1;\u{a0}",
         ] {
             assert!(!is_complete(part), "{part}");
         }

@@ -9,6 +9,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Batch, Connection};
 
 use crate::store::schema::is_ours;
+use crate::store::sql_tokens::{Token, TokenKind, tokens};
 use crate::store::sqlite_error::Violation;
 
 /// PRAGMAs that a migration may set: they belong to the application and are part of the transaction.
@@ -230,19 +231,9 @@ fn pragma_violation(name: &str, value: Option<&str>) -> Option<Violation> {
 }
 
 /// Where the next statement begins: after white space, comments and empty statements.
-fn skip_to_statement(script: &str, mut at: usize) -> usize {
-    loop {
-        let rest = &script[at..];
-        let word = rest.trim_start_matches([' ', '\t', '\n', '\x0c', '\r', ';', '\u{feff}']);
-        at += rest.len() - word.len();
-        let end = match word.get(..2) {
-            Some("--") => "\n",
-            Some("/*") => "*/",
-            _ => return at,
-        };
-        // A comment without an end extends to the end of the file.
-        at += word[2..].find(end).map_or(word.len(), |found| 2 + found + end.len());
-    }
+fn skip_to_statement(script: &str, at: usize) -> usize {
+    let is_of_statement = |token: &Token<'_>| token.kind != TokenKind::Comment && !token.is(";");
+    tokens(&script[at..]).find(is_of_statement).map_or(script.len(), |token| at + token.start)
 }
 
 fn line_of(script: &str, at: usize) -> usize {

@@ -8,11 +8,9 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Migrations;
 use crate::error::{Cause, Error};
+use crate::input_format::{BYTE_ORDER_MARK, without_byte_order_mark};
 
 const SAVE: &str = "save it as UTF-8";
-
-/// Editors of Windows write it before UTF-8.
-const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A numbered script of SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +173,7 @@ fn checked_text(path: &Path, bytes: &[u8]) -> Result<String, Error> {
         return Err(refused(path, line_of(at), "has a NUL character", None).with_remedy(SAVE));
     }
     match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).replace("\r\n", "\n")),
+        Ok(text) => Ok(without_byte_order_mark(text).replace("\r\n", "\n")),
         Err(e) => Err(refused(path, line_of(e.valid_up_to()), "is not UTF-8", Some(e.into())).with_remedy(SAVE)),
     }
 }

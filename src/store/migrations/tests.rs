@@ -123,6 +123,7 @@ fn an_error_names_its_line() {
         ("SELECT 1;\nVACUUM;", ":2: cannot VACUUM from within a transaction"),
         ("SELECT 1;\nSELECT\n :name;", ":2: :name is a parameter"),
         ("CREATE TABLE a(x);\r\nSELECT y FROM a;\r\n", ":2: no such column: y"),
+        ("-- it's\n;/* ; ' */\u{feff};\n SELECT y;", ":3: no such column: y"),
         ("SELECT 'a", ":1: unrecognized token: \"'a\""),
         ("CREATE TABLE a(x UNIQUE);\nINSERT INTO a VALUES (1);\nINSERT OR ROLLBACK INTO a VALUES (1);", ":3: UNIQUE"),
     ] {

@@ -152,6 +152,8 @@ mod tests {
             ("b = 1 AND", "syntax error"),
             ("1) OR (1", "a bracket ) has no beginning"),
             ("(1", "a bracket ( has no end"),
+            ("$a(')) OR (1')", "a bracket ) has no beginning"),
+            ("b = [x", "a bracket [ has no end"),
             ("1; DELETE FROM t", "it has a semicolon"),
             ("b = 'x", "a quote has no end"),
             ("1 /* x", "a comment has no end"),

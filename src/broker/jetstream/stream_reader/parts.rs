@@ -2,15 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use super::{StreamMessage, StreamReader};
+use super::{Step, StreamMessage, StreamReader};
 use crate::broker::jetstream::ordered_consumer::{NoMore, OrderedConsumer};
 use crate::error::Error;
 use crate::subject::Filter;
-
-/// The sequences that are read at a time without a consumer, at first and at most, and the bytes that they should have.
-const FIRST: u64 = 256;
-const MOST: u64 = 4_096;
-const BYTES: usize = 8 << 20;
 
 /// A consumer is not worth its requests for fewer sequences than this.
 const WORTH_A_CONSUMER: u64 = 1_000;
@@ -34,7 +29,8 @@ pub struct StreamParts<'r> {
     filters: &'r [Filter],
     next: u64,
     last: u64,
-    step: u64,
+    /// How many are read at a time without a consumer.
+    step: Step,
     consumer: Option<OrderedConsumer>,
     /// A consumer may be made for what is left.
     may_consume: bool,
@@ -50,7 +46,7 @@ impl StreamReader {
         let config = self.info()?.config;
         let may_consume = config.keeps_acknowledged() && !config.limits_consumers();
         let (next, last) = range.into_inner();
-        Ok(StreamParts { reader: self, filters, next, last, step: FIRST, consumer: None, may_consume })
+        Ok(StreamParts { reader: self, filters, next, last, step: Step::INITIAL, consumer: None, may_consume })
     }
 }
 
@@ -95,7 +91,7 @@ impl StreamParts<'_> {
         let end = if let Ok(true) = received { self.last } else { consumer.position() };
         if let Err(no_more) = received {
             self.consumer = None;
-            self.step = FIRST;
+            self.step = Step::INITIAL;
             match no_more {
                 NoMore::Lost => {
                     log::debug!("broker: message {} may have ended the connection; reading it raw", end + 1);
@@ -110,14 +106,9 @@ impl StreamParts<'_> {
     }
 
     fn next_by_sequence(&mut self, keep_going: &dyn Fn() -> bool) -> Result<StreamPart, Error> {
-        let range = self.next..=self.last.min(self.next.saturating_add(self.step - 1));
+        let range = self.step.range(self.next, self.last);
         let messages = self.reader.range(self.filters, range.clone(), keep_going)?;
-        let bytes: usize = messages.iter().map(StreamMessage::size).sum();
-        self.step = match bytes {
-            _ if bytes > BYTES => (self.step / 2).max(1),
-            _ if bytes < BYTES / 4 => (self.step * 2).min(MOST),
-            _ => self.step,
-        };
+        self.step.adapt(&messages);
         Ok(StreamPart { range, messages })
     }
 }
