@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use parking_lot::Mutex;
 use rusqlite::{Connection, InterruptHandle};
 
@@ -225,7 +225,7 @@ impl Shared {
                         self.truncate(connection);
                     }
                 }
-                Err(_) if matches!(woken.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected)) => break,
+                Err(_) if is_over(woken) => break,
                 Err(error) => {
                     connection = None;
                     self.due.store(self.wal.written.load(Ordering::Relaxed) + self.limits.step, Ordering::Relaxed);
@@ -326,6 +326,12 @@ impl Shared {
             log::debug!("database: the -wal file keeps its size: {}", one_line(&error));
         }
     }
+}
+
+/// Whether the checkpointer was dropped. It may have woken the thread before.
+fn is_over(woken: &Receiver<()>) -> bool {
+    woken.try_iter().for_each(drop);
+    matches!(woken.try_recv(), Err(TryRecvError::Disconnected))
 }
 
 /// Copies what can be copied without waiting for anybody. `None` if another connection runs a checkpoint:
