@@ -99,7 +99,8 @@ impl Event {
     /// Checks for everything that a server, a client or the database could not process. Recorders call this. Does not block. Refused are:
     ///
     /// - a subject that is empty, contains wildcards, white space or control characters, or begins with `$JS.` or `$SYS.`;
-    /// - a header name with characters that no header name can have, and the header `Nats-Msg-Id` (see [`Event::id`]);
+    /// - a header name with characters that no header name can have, and the headers `Nats-Msg-Id` (see [`Event::id`]) and
+    ///   `Catchment-Event`, which is the recorder's own;
     /// - an identity that is empty, or has white space at its ends;
     /// - a line break in a header, which could add other headers;
     /// - more than 128 MiB.
@@ -122,9 +123,15 @@ impl Event {
                 return Err(InvalidEvent::new(format!("the id {id:?} has white space at its ends")));
             }
         }
-        if self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(event_id::HEADER)) {
+        let has = |header: &str| self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(header));
+        if has(event_id::HEADER) {
             let invalid = InvalidEvent::new("the header Nats-Msg-Id is the event's identity");
             return Err(InvalidEvent { remedy: Some("give it with Event::id"), ..invalid });
+        }
+        // A second event with the same number would be taken for the first one sent again.
+        if has(event_id::NUMBER_HEADER) {
+            let invalid = InvalidEvent::new("the header Catchment-Event is the recorder's number of the event");
+            return Err(InvalidEvent { remedy: Some("leave it out"), ..invalid });
         }
         self.headers.iter().try_for_each(|(name, value)| validate_header(name, value))
     }
@@ -236,6 +243,14 @@ mod tests {
         assert!(refusal(&Event::new("a", "").header("X", "1\r\nNats-Msg-Id: 2")).contains("line break"));
         assert!(refusal(&Event::new("a", "").header("X: 1\r\nY", "1")).contains("header name"));
         assert!(refusal(&Event::new("a", "").id("1\n2")).contains("line break"));
+    }
+
+    #[test]
+    fn headers_by_which_events_are_recognised_are_refused() {
+        for (name, remedy) in [("Nats-Msg-Id", "give it with Event::id"), ("catchment-event", "leave it out")] {
+            let refused = Event::new("a", "").header(name, "mine-5").validate().expect_err("must be refused");
+            assert_eq!(refused.remedy(), Some(remedy), "{refused}");
+        }
     }
 
     #[test]

@@ -42,7 +42,9 @@ struct State {
     unmatched_dropped: usize,
     /// No more events are accepted.
     closed: bool,
-    /// The pipeline has ended.
+    /// How many of the pipeline's parts have not ended: the intake and the sinks.
+    parts: usize,
+    /// The pipeline has ended, or no thread waits for it any more.
     ended: bool,
     /// The events that are not committed were given up. Of them, only those of the current attempt may still be committed.
     abandoned: bool,
@@ -71,6 +73,7 @@ impl CommitQueue {
             dead_letters: 0,
             unmatched_dropped: 0,
             closed: false,
+            parts: 0,
             ended: false,
             abandoned: false,
             failure: None,
@@ -195,12 +198,14 @@ impl CommitQueue {
         }
     }
 
-    /// Notes that the pipeline has ended: nothing more will be committed.
-    fn end(&self) {
-        let mut state = self.state.lock();
-        state.ended = true;
-        state.closed = true;
-        self.notify_waiters(&state);
+    /// The intake of the pipeline that commits the events.
+    pub(super) fn intake(self: &Arc<Self>) -> CommitQueueIntake {
+        CommitQueueIntake { queue: Arc::clone(self), _part: PipelinePart::of(self) }
+    }
+
+    /// A sink of that pipeline, which notifies the queue of each attempt to commit.
+    pub(super) fn notified_by<S>(self: &Arc<Self>, sink: S) -> NotifyingSink<S> {
+        NotifyingSink { sink, queue: Arc::clone(self), _part: PipelinePart::of(self) }
     }
 
     /// Accepts no more events. The events in the queue are still committed.
@@ -278,9 +283,11 @@ impl CommitQueue {
 
     /// Gives up the events that are not committed. No thread waits for them any more.
     pub(super) fn abandon(&self) -> Result<(), FlushError> {
-        self.state.lock().abandoned = true;
-        self.end();
-        let last = self.state.lock().last.sequence;
+        let mut state = self.state.lock();
+        (state.closed, state.abandoned, state.ended) = (true, true, true);
+        self.notify_waiters(&state);
+        let last = state.last.sequence;
+        drop(state);
         self.outcome(last)
     }
 
@@ -337,31 +344,49 @@ pub(super) fn headers(event: &Event) -> impl Iterator<Item = (&str, &str)> {
     id.into_iter().chain(event.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
-/// The intake of a pipeline that commits the queue's events.
-pub(super) struct CommitQueueIntake(pub(super) Arc<CommitQueue>);
+/// Dropped when the intake or a sink has ended, panics included. After the last one nothing more is committed, and no thread goes on
+/// waiting for a commit. The intake alone may end before: at the end of a stop its writers still commit what they have.
+struct PipelinePart(Arc<CommitQueue>);
 
-impl Intake for CommitQueueIntake {
-    fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<IntakeState, Error> {
-        Ok(self.0.take_batch(batch, wait))
-    }
-
-    fn drain(&mut self, batch: &mut Batch) -> Result<IntakeState, Error> {
-        self.0.close();
-        Ok(self.0.take_batch(batch, Duration::ZERO))
+impl PipelinePart {
+    fn of(queue: &Arc<CommitQueue>) -> Self {
+        queue.state.lock().parts += 1;
+        Self(Arc::clone(queue))
     }
 }
 
-/// Dropped in every case when the pipeline ends, so no thread goes on waiting for a commit.
-impl Drop for CommitQueueIntake {
+impl Drop for PipelinePart {
     fn drop(&mut self) {
-        self.0.end();
+        let mut state = self.0.state.lock();
+        state.parts -= 1;
+        state.closed = true;
+        state.ended |= state.parts == 0;
+        self.0.notify_waiters(&state);
+    }
+}
+
+/// The intake of a pipeline that commits the queue's events.
+pub(super) struct CommitQueueIntake {
+    queue: Arc<CommitQueue>,
+    _part: PipelinePart,
+}
+
+impl Intake for CommitQueueIntake {
+    fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<IntakeState, Error> {
+        Ok(self.queue.take_batch(batch, wait))
+    }
+
+    fn drain(&mut self, batch: &mut Batch) -> Result<IntakeState, Error> {
+        self.queue.close();
+        Ok(self.queue.take_batch(batch, Duration::ZERO))
     }
 }
 
 /// A sink that notifies a commit queue of each attempt to commit.
 pub(super) struct NotifyingSink<S> {
-    pub(super) sink: S,
-    pub(super) queue: Arc<CommitQueue>,
+    sink: S,
+    queue: Arc<CommitQueue>,
+    _part: PipelinePart,
 }
 
 impl<S: Sink> Sink for NotifyingSink<S> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::commit_queue::{CommitQueue, CommitQueueIntake, NotifyingSink};
+use super::commit_queue::CommitQueue;
 use super::{FailureReason, FlushError, Overflow};
 use crate::error::Error;
 use crate::event::Event;
@@ -51,11 +51,11 @@ impl GroupedCommits {
         let queue = Arc::new(CommitQueue::new(epoch, settings.limits));
         let sinks = sinks.into_iter().map(|sink| {
             let sink = LockedSink { sink, _lock: Arc::clone(lock) };
-            NotifyingSink { sink, queue: Arc::clone(&queue) }
+            queue.notified_by(sink)
         });
         let shared = Shared::new("database");
         let condition = shared.sink.clone();
-        let pipeline = Pipeline::start(CommitQueueIntake(Arc::clone(&queue)), sinks.collect(), settings, shared)?;
+        let pipeline = Pipeline::start(queue.intake(), sinks.collect(), settings, shared)?;
         Ok(Self { queue, overflow, pipeline, condition })
     }
 

@@ -23,6 +23,7 @@ fn retry(detail: &str) -> Refusal {
 struct Fixture {
     queue: Arc<CommitQueue>,
     pipeline: Pipeline,
+    shared: Shared,
     begun: Receiver<usize>,
     results: Sender<Result<Committed, Refusal>>,
 }
@@ -33,10 +34,10 @@ fn fixture() -> Fixture {
     let (to_test, begun) = crossbeam_channel::unbounded();
     let (results, from_test) = crossbeam_channel::unbounded();
     let sink = ScriptedSink { begun: to_test, results: from_test };
-    let sinks = vec![NotifyingSink { sink, queue: Arc::clone(&queue) }];
-    let intake = CommitQueueIntake(Arc::clone(&queue));
-    let pipeline = Pipeline::start(intake, sinks, settings, Shared::new("sink")).expect("starts");
-    Fixture { queue, pipeline, begun, results }
+    let sinks = vec![queue.notified_by(sink)];
+    let shared = Shared::new("sink");
+    let pipeline = Pipeline::start(queue.intake(), sinks, settings, shared.clone()).expect("starts");
+    Fixture { queue, pipeline, shared, begun, results }
 }
 
 impl Fixture {
@@ -47,6 +48,33 @@ impl Fixture {
         self.queue.receipt_dropped(number, event);
         number
     }
+}
+
+#[test]
+fn what_a_writer_has_is_still_committed_at_the_end_of_a_stop() {
+    let fixture = fixture();
+    let numbers = [fixture.record("is being committed"), {
+        assert_eq!(fixture.begun.recv(), Ok(1));
+        fixture.record("waits for the writer")
+    }];
+    fixture.shared.stop.raise();
+    // The intake has passed the second event on, and ends before the writer: see `Pipeline::stop`.
+    let until = Instant::now() + Duration::from_mins(1);
+    let wait_until = |done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(Instant::now() < until);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    wait_until(&|| fixture.queue.state.lock().open.is_empty());
+    fixture.shared.quit.raise();
+    wait_until(&|| fixture.queue.state.lock().parts == 1);
+    for number in numbers {
+        assert!(!fixture.queue.is_settled(number), "nothing is known of it yet");
+        fixture.results.send(Ok(Committed::default())).expect("it waits");
+        assert_eq!(fixture.queue.wait_for(number, until), Some(Ok(())));
+    }
+    wait_until(&|| fixture.queue.state.lock().ended);
 }
 
 /// Payloads and reasons.
