@@ -51,30 +51,24 @@ impl Fixture {
 }
 
 #[test]
-fn what_a_writer_has_is_still_committed_at_the_end_of_a_stop() {
+fn a_commit_under_way_at_the_end_of_a_stop_is_waited_for() {
     let fixture = fixture();
-    let numbers = [fixture.record("is being committed"), {
-        assert_eq!(fixture.begun.recv(), Ok(1));
-        fixture.record("waits for the writer")
-    }];
+    let first = fixture.record("is being committed");
+    assert_eq!(fixture.begun.recv(), Ok(1));
+    let second = fixture.record("waits for the writer");
+    // As `Pipeline::stop` does. Then the intake ends before the writer.
     fixture.shared.stop.raise();
-    // The intake has passed the second event on, and ends before the writer: see `Pipeline::stop`.
-    let until = Instant::now() + Duration::from_mins(1);
-    let wait_until = |done: &dyn Fn() -> bool| {
-        while !done() {
-            assert!(Instant::now() < until);
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    };
-    wait_until(&|| fixture.queue.state.lock().open.is_empty());
     fixture.shared.quit.raise();
-    wait_until(&|| fixture.queue.state.lock().parts == 1);
-    for number in numbers {
-        assert!(!fixture.queue.is_settled(number), "nothing is known of it yet");
-        fixture.results.send(Ok(Committed::default())).expect("it waits");
-        assert_eq!(fixture.queue.wait_for(number, until), Some(Ok(())));
+    let until = Instant::now() + Duration::from_mins(1);
+    while fixture.queue.state.lock().parts > 1 {
+        assert!(Instant::now() < until, "the intake does not end");
+        std::thread::sleep(Duration::from_millis(1));
     }
-    wait_until(&|| fixture.queue.state.lock().ended);
+    assert!(!fixture.queue.is_settled(first) && !fixture.queue.is_settled(second), "nothing is known of them yet");
+    fixture.results.send(Ok(Committed::default())).expect("it waits");
+    assert_eq!(fixture.queue.wait_for(first, until), Some(Ok(())));
+    assert_eq!(fixture.queue.wait_for(second, until), Some(Err(FailureReason::Closed)));
+    assert!(fixture.pipeline.wait(Duration::from_mins(1)).expect("no error") && fixture.begun.is_empty());
 }
 
 /// Payloads and reasons.
