@@ -12,7 +12,7 @@ use crate::config::{BrokerConfig, Config, Mode};
 use crate::counted;
 use crate::error::Error;
 use crate::hint;
-use crate::store::{Database, Inspection, beside};
+use crate::store::{Database, Inspection, file_beside};
 
 /// A write-ahead log larger than this: a reader keeps it from being reset.
 const LARGE_WAL: ByteSize = ByteSize::mib(256);
@@ -92,11 +92,7 @@ pub(super) fn check(
 fn permissions(config: &Config, report: &mut ReportBuilder<'_>) {
     let database = &config.database;
     let mut files = vec![database.path.clone()];
-    files.extend(["-wal", "-shm"].map(|end| {
-        let mut name = database.path.clone().into_os_string();
-        name.push(end);
-        name.into()
-    }));
+    files.extend(["-wal", "-shm"].map(|ending| file_beside(&database.path, ending)));
     for file in files {
         let Ok(found) = std::fs::metadata(&file) else { continue };
         let mode = found.mode() & 0o777;
@@ -129,7 +125,8 @@ fn collector(
 
 /// Whether the last collector was started with a nats-server of its own, and no other server is named.
 fn has_own_server(config: &Config) -> bool {
-    has_streams(&beside(&config.database.path, "nats")) && config.broker.servers == BrokerConfig::default().servers
+    has_streams(&file_beside(&config.database.path, ".nats"))
+        && config.broker.servers == BrokerConfig::default().servers
 }
 
 fn integrity(inspection: &Inspection, options: &CheckOptions, shown: &str, report: &mut ReportBuilder<'_>) {

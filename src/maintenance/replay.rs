@@ -17,8 +17,8 @@ use crate::pipeline::{
     self, Batch, Committed, Condition, Mark, Peer, Pipeline, Problem, Refusal, Settings, Shared, Sink,
 };
 use crate::store::{
-    Database, Inspection, Lock, ReplayNote, Routes, StartPhase, Writer, beside, lost_by_swap, prepare_swap,
-    routes_checksum, swap, undo_interrupted_swap, undo_interrupted_transaction,
+    Database, Inspection, Lock, ReplayNote, Routes, StartPhase, Writer, file_beside, followed_path, lost_by_swap,
+    prepare_swap, routes_checksum, swap, undo_interrupted_swap, undo_interrupted_transaction,
 };
 use crate::task::{Progress, Task};
 
@@ -181,7 +181,7 @@ pub(crate) fn replay_reporting(
         }
         report.replaced = Some(swap(&live, &new.path)?);
         // Its database is gone from there.
-        let lock_file = beside(&new.path, "lock");
+        let lock_file = file_beside(&new.path, ".lock");
         if let Err(error) = std::fs::remove_file(&lock_file) {
             log::debug!("{} cannot be removed: {error}", lock_file.display());
         }
@@ -201,7 +201,7 @@ fn examine(config: &Config, options: &ReplayOptions) -> Result<(), Error> {
     if options.into.as_os_str().is_empty() {
         return refused("ReplayOptions::into", "is empty: name the new database");
     }
-    if beside(&options.into, "") == beside(&config.database.path, "") {
+    if followed_path(&options.into) == followed_path(&config.database.path) {
         return refused("ReplayOptions::into", "is the database that is collected into; name a new file beside it");
     }
     let first = if let ReplayStart::Sequence(first) = options.from { first } else { 1 };

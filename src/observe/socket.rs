@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use crate::store::beside;
+use crate::store::file_beside;
 
 /// The longest path that every system takes for a socket, in bytes: <https://man7.org/linux/man-pages/man7/unix.7.html>.
 const LONGEST: usize = 100;
@@ -15,7 +15,7 @@ const LONGEST: usize = 100;
 /// The socket of the collector of a database: beside the file that the path leads to.
 #[must_use]
 pub fn socket_path(database: &Path) -> PathBuf {
-    beside(database, "sock")
+    file_beside(database, ".sock")
 }
 
 /// A socket that listens. Dropping this removes its file.

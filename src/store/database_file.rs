@@ -14,6 +14,7 @@ use super::read_only::immutable;
 use super::sqlite_error::database_error;
 use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
+use crate::new_file::with_ending;
 
 /// A database file: its path, and the file that the path led to when the database was opened.
 ///
@@ -154,6 +155,13 @@ pub(super) fn followed(path: &Path) -> PathBuf {
     }
 }
 
+/// A file that belongs to a database, or to another file of SQLite: `file_beside(path, "-wal")`. It is beside the file that the path leads
+/// to, where SQLite keeps its own.
+#[must_use]
+pub fn file_beside(database: &Path, ending: &str) -> PathBuf {
+    with_ending(&followed(database), ending)
+}
+
 pub(super) fn inode(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
@@ -161,6 +169,7 @@ pub(super) fn inode(path: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Editor;
 
     #[test]
     fn every_path_to_a_file_is_followed_to_one() {
@@ -183,6 +192,25 @@ mod tests {
         assert_eq!(followed(&at("self.db")), at("self.db"));
         assert_eq!(followed(Path::new("/nowhere/a.db")), Path::new("/nowhere/a.db"));
         assert_eq!(followed(Path::new("a.db")), std::env::current_dir().expect("one").join("a.db"));
+    }
+
+    #[test]
+    fn a_file_beside_a_linked_database_is_where_sqlite_keeps_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = std::fs::canonicalize(folder.path()).expect("a path");
+        let (link, real) = (root.join("link.db"), root.join("real/a.db"));
+        std::fs::create_dir(root.join("real")).expect("a folder");
+        std::os::unix::fs::symlink("real/a.db", &link).expect("a link");
+        assert_eq!(file_beside(&link, ".lock"), root.join("real/a.db.lock"), "before there is a database");
+        let editor = Editor::open(&link).expect("opens");
+        editor.run("PRAGMA journal_mode = WAL; CREATE TABLE t(a)").expect("SQL");
+        for ending in ["-wal", "-shm"] {
+            for path in [&link, &real] {
+                let file = file_beside(path, ending);
+                assert_eq!(file, root.join(format!("real/a.db{ending}")));
+                assert!(file.exists(), "{}", file.display());
+            }
+        }
     }
 
     #[test]

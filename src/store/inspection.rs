@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::database_file::must_have_one_name;
+use super::database_file::{file_beside, must_have_one_name};
 use super::file_identity::FileIdentity;
 use super::read_connection::ReadConnection;
 use super::{ledger, partition_note, replay_note, schema};
@@ -167,9 +167,7 @@ impl Inspection {
     pub fn size(&self) -> Size {
         let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
         let path = self.connection.path();
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
-        Size { database: bytes(path), wal: bytes(Path::new(&wal)) }
+        Size { database: bytes(path), wal: bytes(&file_beside(path, "-wal")) }
     }
 
     fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {

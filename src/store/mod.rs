@@ -70,7 +70,7 @@ pub use backup::{CopyLimits, DatabaseContents, StreamPosition, copy_database, mu
 pub use changes::{TableChange, changes};
 pub use compact::{Compacted, compact};
 pub use database::Database;
-pub use database_file::DatabaseFile;
+pub use database_file::{DatabaseFile, file_beside};
 pub use dead_letters::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Selection, UnreadableHeaders};
 pub use editor::Editor;
 pub use event_writer::{EventOutcome, EventWriter};
@@ -111,20 +111,8 @@ pub use writer::Writer;
 
 pub use rusqlite;
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-
 /// The version of SQLite that is built in: `3.53.2`.
 #[must_use]
 pub fn sqlite_version() -> &'static str {
     rusqlite::version()
-}
-
-/// A file beside the database: the file that the path leads to, symbolic links followed, with `.extension` appended.
-#[must_use]
-pub fn beside(database: &Path, extension: &str) -> PathBuf {
-    let mut name = OsString::from(database_file::followed(database));
-    name.push(".");
-    name.push(extension);
-    name.into()
 }

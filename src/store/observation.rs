@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::database_file::{followed, must_have_one_name};
+use super::database_file::{file_beside, must_have_one_name};
 use super::read_connection::ReadConnection;
 use super::schema;
 use crate::error::Error;
@@ -28,11 +28,8 @@ impl FileSizes {
     /// The sizes now; 0 for a file that is missing.
     #[must_use]
     pub fn of(path: &Path) -> Self {
-        let file = followed(path);
-        let mut wal = file.clone().into_os_string();
-        wal.push("-wal");
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-        Self { database: size(&file), wal: size(Path::new(&wal)) }
+        Self { database: size(path), wal: size(&file_beside(path, "-wal")) }
     }
 }
 

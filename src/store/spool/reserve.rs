@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::file::log_of;
-use crate::store::beside;
+use crate::store::file_beside;
 
 /// Its size, at most and at least.
 const LARGEST: u64 = 4 << 20;
@@ -39,7 +39,7 @@ pub(super) struct Reserve {
 
 /// Where the room for this spool is kept.
 pub(in crate::store) fn reserve_path(spool: &Path) -> PathBuf {
-    beside(spool, "reserve")
+    file_beside(spool, ".reserve")
 }
 
 impl Reserve {
