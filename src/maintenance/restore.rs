@@ -154,12 +154,13 @@ fn must_be_of_the_same_database(
     Err(error.with_remedy("name a backup of this database, or give --other-database to put that one in its place"))
 }
 
-/// The name under which what was there is kept.
+/// The name under which what was there is kept. Beside the file itself: a link to it may be on another disk.
 fn kept_name(database: &Path) -> PathBuf {
+    let file = if database.is_symlink() { followed_path(database) } else { database.to_owned() };
     let stamp = time_stamp(OffsetDateTime::now_utc());
     let name = |number: usize| {
         let again = if number > 1 { format!("-{number}") } else { String::new() };
-        with_ending(database, &format!(".before-restore-{stamp}{again}"))
+        with_ending(&file, &format!(".before-restore-{stamp}{again}"))
     };
     // Two in one second are rare. If all are taken, the exchange fails.
     (1..100).map(name).find(|name| std::fs::symlink_metadata(name).is_err()).unwrap_or_else(|| name(1))
