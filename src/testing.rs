@@ -41,6 +41,7 @@ use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
 use crate::event_id;
+use crate::new_file::folder_of;
 use crate::pipeline::{Batch, Epoch, Limits, Mark, Problem, Refusal, Signal, SingleEvent, Sink};
 pub use crate::record::MemoryRecorder;
 pub use crate::store::{QueryError, QueryErrorKind, TableChange, Value};
@@ -327,7 +328,7 @@ impl TestDatabase {
 fn temporary_folder(database: &Path) -> Result<TempDir, Error> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("catchment-test-");
-    let beside = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = folder_of(database);
     builder.tempdir().or_else(|error| builder.tempdir_in(beside).map_err(|_| error)).map_err(|source| Error::Database {
         fault: DatabaseFault::Unwritable,
         path: std::env::temp_dir(),

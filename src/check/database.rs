@@ -4,7 +4,6 @@ use std::os::unix::fs::MetadataExt;
 
 use bytesize::ByteSize;
 
-use super::disk::folder_of;
 use super::finding::ReportBuilder;
 use super::options::CheckOptions;
 use crate::broker::has_streams;
@@ -12,6 +11,7 @@ use crate::config::{BrokerConfig, Config, Mode};
 use crate::counted;
 use crate::error::Error;
 use crate::hint;
+use crate::new_file::folder_of;
 use crate::store::{Database, Inspection, file_beside};
 
 /// A write-ahead log larger than this: a reader keeps it from being reset.

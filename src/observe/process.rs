@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::snapshot::ProcessFigures;
+use crate::new_file::folder_of;
 
 /// Clock ticks of a second in `/proc`: fixed at 100 for programs, <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.
 const TICKS: f64 = 100.0;
@@ -60,8 +61,7 @@ fn max_open_files() -> Option<u64> {
 
 /// Free space on the disk of a database that this user can use.
 pub(super) fn disk_free(database: &Path) -> Option<u64> {
-    let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let disk = rustix::fs::statvfs(folder).ok()?;
+    let disk = rustix::fs::statvfs(folder_of(database)).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 

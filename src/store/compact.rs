@@ -16,6 +16,7 @@ use super::sqlite_error::database_error;
 use super::temp_store;
 use crate::config::Checkpoints;
 use crate::error::{DatabaseFault, Error};
+use crate::new_file::folder_of;
 use crate::task::Task;
 
 /// How often progress is reported.
@@ -117,7 +118,7 @@ fn vacuum(
 
 /// Checks that there is room for the copy in the temporary folder, and for all pages in the `-wal` file.
 fn must_have_room(path: &Path, used: u64) -> Result<(), Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let Some(temporary) = temp_store::folder() else { return Ok(()) };
     let is_same = match (std::fs::metadata(folder), std::fs::metadata(&temporary)) {
         (Ok(one), Ok(other)) => one.dev() == other.dev(),

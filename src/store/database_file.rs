@@ -14,7 +14,7 @@ use super::read_only::immutable;
 use super::sqlite_error::database_error;
 use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
-use crate::new_file::with_ending;
+use crate::new_file::{folder_of, with_ending};
 
 /// A database file: its path, and the file that the path led to when the database was opened.
 ///
@@ -78,7 +78,7 @@ pub(super) fn must_not_be_foreign(path: &Path) -> Result<(), Error> {
 /// Refuses a path whose folder does not exist.
 fn must_have_a_folder(path: &Path) -> Result<(), Error> {
     let file = followed(path);
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(&file);
     if folder.is_dir() {
         return Ok(());
     }
@@ -144,12 +144,7 @@ pub(super) fn followed(path: &Path) -> PathBuf {
         let Ok(target) = std::fs::read_link(&at) else { break };
         at = at.parent().map_or_else(|| target.clone(), |folder| folder.join(&target));
     }
-    let folder = match at.parent() {
-        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
-        Some(folder) => folder,
-        None => return at,
-    };
-    match (std::fs::canonicalize(folder), at.file_name()) {
+    match (std::fs::canonicalize(folder_of(&at)), at.file_name()) {
         (Ok(folder), Some(name)) => folder.join(name),
         _ => at,
     }

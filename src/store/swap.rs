@@ -15,7 +15,7 @@ use super::read_connection::ReadConnection;
 use super::sqlite_error::database_error;
 use super::{ReplayNote, schema, sole_connection};
 use crate::error::{DatabaseFault, Error};
-use crate::new_file::with_ending;
+use crate::new_file::{folder_of, with_ending};
 
 /// The most old databases that are kept beside one.
 const MOST_KEPT: usize = 1_000;
@@ -164,8 +164,7 @@ fn forget_second_names(live: &Path) -> Result<(), Error> {
 }
 
 fn sync_folder(file: &Path) -> std::io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(file))?.sync_all()
 }
 
 fn refused(path: &Path, fault: DatabaseFault, detail: String) -> Error {

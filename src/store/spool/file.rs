@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::config::DatabaseConfig;
 use crate::error::{DatabaseFault, Error};
-use crate::new_file::with_ending;
+use crate::new_file::{folder_of, with_ending};
 use crate::printable;
 use crate::store::database_file::{file_beside, followed, must_have_one_name};
 use crate::store::lock::Lock;
@@ -229,8 +229,8 @@ fn move_aside(path: &Path, why: &Error) -> Result<PathBuf, Error> {
 /// Completes a move of which only the log was moved, because the process ended. Returns where the spool is now.
 fn finish_moving(path: &Path) -> Result<Option<PathBuf>, Error> {
     let file = followed(path);
-    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return Ok(None) };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let Some(name) = file.file_name() else { return Ok(None) };
+    let folder = folder_of(&file);
     let start = [name.as_encoded_bytes(), b".damaged-"].concat();
     let mut moved = None;
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::file::log_of;
+use crate::new_file::folder_of;
 use crate::store::file_beside;
 
 /// Its size, at most and at least.
@@ -97,8 +98,8 @@ impl Reserve {
 
     /// The bytes that are free on the disk. Where that is not known, SQLite tells when there are none.
     fn free(&self) -> u64 {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+        let disk = rustix::fs::statvfs(folder_of(&self.path));
+        disk.map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     fn make(&self) -> bool {
