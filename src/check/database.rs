@@ -1,6 +1,7 @@
 //! The database: whether it is readable and undamaged, which process collects into it, which events could not be stored.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use bytesize::ByteSize;
 
@@ -12,7 +13,7 @@ use crate::counted;
 use crate::error::Error;
 use crate::hint;
 use crate::new_file::folder_of;
-use crate::store::{Database, Inspection, file_beside};
+use crate::store::{Database, FileSizes, Inspection, file_beside};
 
 /// A write-ahead log larger than this: a reader keeps it from being reset.
 const LARGE_WAL: ByteSize = ByteSize::mib(256);
@@ -60,7 +61,7 @@ pub(super) fn check(
         report.error("database", &error);
     }
     integrity(&inspection, options, &format!("{shown}"), report);
-    size(&inspection, report);
+    size(path, report);
     gaps(config, &inspection, report);
     if let (false, Ok(false)) = (config.retention.is_empty(), inspection.gives_pages_back()) {
         let what = format!("{shown} keeps the space of deleted rows: an earlier version made it");
@@ -164,8 +165,8 @@ fn gaps(config: &Config, inspection: &Inspection, report: &mut ReportBuilder<'_>
     }
 }
 
-fn size(inspection: &Inspection, report: &mut ReportBuilder<'_>) {
-    let size = inspection.size();
+fn size(database: &Path, report: &mut ReportBuilder<'_>) {
+    let size = FileSizes::of(database);
     report.measure("database_size_bytes", "Size of the database.", size.database);
     report.measure("wal_size_bytes", "Size of the write-ahead log of the database.", size.wal);
     let wal = ByteSize::b(size.wal);

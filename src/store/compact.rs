@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 
 use super::Lock;
 use super::database_file::{must_exist, must_have_one_name};
-use super::observation::FileSizes;
+use super::file_sizes::FileSizes;
 use super::schema;
 use super::sqlite_error::database_error;
 use super::temp_store;

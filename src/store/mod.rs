@@ -17,6 +17,7 @@ mod editor;
 pub mod event_line;
 mod event_writer;
 mod file_identity;
+mod file_sizes;
 #[cfg(test)]
 mod fixture;
 mod importer;
@@ -75,12 +76,13 @@ pub use dead_letters::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Sel
 pub use editor::Editor;
 pub use event_writer::{EventOutcome, EventWriter};
 pub use file_identity::{FileIdentity, IdentityChange, PreviousFile, adopt};
+pub use file_sizes::FileSizes;
 pub use importer::{ImportCounts, ImportNote, ImportedLine, Importer, LineMarks};
 pub use inspection::Inspection;
 pub use json::{Json, JsonRowWriter, LosslessJson};
 pub use lock::{Lock, StartPhase};
 pub use lock_holder::LockHolder;
-pub use observation::{FileSizes, Observation};
+pub use observation::Observation;
 pub use optimize::Optimizer;
 pub use outbox::{Outbox, OutboxOptions, OutboxStatus};
 pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner};
