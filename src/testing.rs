@@ -31,7 +31,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use tempfile::TempDir;
 
@@ -51,6 +51,7 @@ use crate::store::{
     changes, copy_schema,
 };
 use crate::subject::{Filter, InvalidSubject};
+use crate::unix_time::{nanoseconds, now_ns};
 
 /// A temporary database with a configuration's migrations and routes. Dropping this deletes it.
 ///
@@ -240,7 +241,7 @@ impl TestDatabase {
         if self.batch.is_empty() {
             self.batch.begin(Arc::clone(&self.epoch), self.last);
         }
-        self.last = Mark { sequence: self.last.sequence + 1, published_ns: nanos(published) };
+        self.last = Mark { sequence: self.last.sequence + 1, published_ns: nanoseconds(published) };
         let id = event.given_id().map(|id| (event_id::HEADER, id));
         let headers = event.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(id);
         self.batch.push(self.last, event.subject(), headers, event.payload());
@@ -293,7 +294,7 @@ impl TestDatabase {
             let detail = format!("no query has the subject {subject}");
             return Err(QueryError::new(QueryErrorKind::Request, detail));
         };
-        let mark = Mark { sequence: 0, published_ns: nanos(SystemTime::now()) };
+        let mark = Mark { sequence: 0, published_ns: now_ns() };
         let event = SingleEvent::new(mark, subject, [], request);
         let mut answer = Vec::new();
         self.queries.answer(query, &Envelope::of(&event.delivery(), None), usize::MAX, &mut answer)?;
@@ -358,13 +359,9 @@ fn filters<'s>(subjects: impl Iterator<Item = &'s String>) -> Result<Vec<Filter>
     subjects.map(parse).collect()
 }
 
-fn nanos(time: SystemTime) -> i64 {
-    i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use bytesize::ByteSize;
 

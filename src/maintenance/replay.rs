@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use crate::broker::{
     BrokerUse, ReplayIntake, ReplayOptions as IntakeOptions, Reports, StreamBounds, StreamReader, Verdict, permissions,
@@ -21,6 +21,7 @@ use crate::store::{
     prepare_swap, routes_checksum, swap, undo_interrupted_swap, undo_interrupted_transaction,
 };
 use crate::task::{Progress, Task};
+use crate::unix_time::{nanoseconds, now_ns};
 
 /// How often progress is reported.
 const REPORT: Duration = Duration::from_millis(100);
@@ -448,7 +449,7 @@ fn mark_before(reader: &StreamReader, first: u64) -> Result<Mark, Error> {
     }
     let published_ns = match reader.mark_from(first)? {
         Some(next) => next.published_ns,
-        None => nanoseconds(SystemTime::now()),
+        None => now_ns(),
     };
     Ok(Mark { sequence: first - 1, published_ns })
 }
@@ -460,11 +461,6 @@ fn start_in_words(start: ReplayStart) -> String {
         // An age gives another time at each call: the first call decides.
         ReplayStart::Time(_) => "a time".into(),
     }
-}
-
-fn nanoseconds(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// A writer, which keeps its database open.

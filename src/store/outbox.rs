@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
-use super::columns::now_us;
 use super::database_file::{DatabaseFile, must_exist, must_have_one_name};
 use super::file_beside;
 use super::lock::Lock;
@@ -26,6 +25,7 @@ use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
 use crate::event_id::NameRange;
 use crate::pipeline::Problem;
+use crate::unix_time::now_us;
 use history::{History, Known, Verdict};
 use rows::{Read, Rows};
 use state::Start;
