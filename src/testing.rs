@@ -135,7 +135,7 @@ impl TestDatabase {
         let database = DatabaseConfig { path: path.clone(), writers: 1, ..config.database.clone() };
         // An error names the configuration's database: the temporary file no longer exists when the error is read.
         let named = |error| with_path(error, &config.database.path);
-        let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
+        let routes = Routes::of(&config)?;
         let (database, queries) =
             Database::open_while(&database, &routes, &config.queries, keep_going).map_err(named)?;
         let before = folder.path().join(BEFORE);

@@ -93,7 +93,7 @@ pub(crate) fn import_reporting(
     let config = config.resolved()?;
     config.validate()?;
     let mut lines = ImportFile::open(file, &task)?;
-    let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
+    let routes = Routes::of(&config)?;
     Database::must_not_be_of_others(&config.database, &config.routes, config.unmatched)?;
     let lock = Lock::take(&config.database.path)?;
     // With the queries, because a new migration must not break them either.

@@ -155,7 +155,7 @@ pub(crate) fn replay_reporting(
         None
     };
     let new = DatabaseConfig { path: options.into.clone(), ..config.database.clone() };
-    let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
+    let routes = Routes::of(&config)?;
     let lock = Lock::take_at(&new.path, StartPhase::Opening)?;
     let mut fill = || {
         undo_interrupted_transaction(&new.path)?;
