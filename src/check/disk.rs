@@ -7,10 +7,12 @@ use super::finding::ReportBuilder;
 use super::options::CheckOptions;
 use crate::config::Config;
 use crate::new_file::folder_of;
+use crate::store::unlinked;
 
 #[allow(clippy::useless_conversion, reason = "these numbers have 32 bits on some systems")]
 pub(super) fn check(config: &Config, options: &CheckOptions, report: &mut ReportBuilder<'_>) {
-    let folder = folder_of(&config.database.path);
+    let file = unlinked(&config.database.path);
+    let folder = folder_of(&file);
     let free = match statvfs(folder) {
         Ok(disk) => ByteSize::b(u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size()))),
         Err(error) => {

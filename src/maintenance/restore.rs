@@ -14,7 +14,7 @@ use crate::new_file::{NewFile, with_ending};
 use crate::pipeline::Gaps;
 use crate::store::{
     CopyLimits, Lock, StreamPosition, copy_database, file_beside, followed_path, is_of_others, must_not_be_in_use,
-    present, replace_database, stream_history,
+    present, replace_database, stream_history, unlinked,
 };
 use crate::task::{Progress, Task};
 use crate::time_stamp::time_stamp;
@@ -156,7 +156,7 @@ fn must_be_of_the_same_database(
 
 /// The name under which what was there is kept. Beside the file itself: a link to it may be on another disk.
 fn kept_name(database: &Path) -> PathBuf {
-    let file = if database.is_symlink() { followed_path(database) } else { database.to_owned() };
+    let file = unlinked(database);
     let stamp = time_stamp(OffsetDateTime::now_utc());
     let name = |number: usize| {
         let again = if number > 1 { format!("-{number}") } else { String::new() };

@@ -150,6 +150,13 @@ pub(super) fn followed(path: &Path) -> PathBuf {
     }
 }
 
+/// The path that the caller wrote, or the file that it leads to where it is a link. For files that are shown to people, and for the disk of a
+/// database.
+#[must_use]
+pub fn unlinked(path: &Path) -> PathBuf {
+    if path.is_symlink() { followed(path) } else { path.to_owned() }
+}
+
 /// A file that belongs to a database, or to another file of SQLite: `file_beside(path, "-wal")`. It is beside the file that the path leads
 /// to, where SQLite keeps its own.
 #[must_use]
@@ -197,6 +204,7 @@ mod tests {
         std::fs::create_dir(root.join("real")).expect("a folder");
         std::os::unix::fs::symlink("real/a.db", &link).expect("a link");
         assert_eq!(file_beside(&link, ".lock"), root.join("real/a.db.lock"), "before there is a database");
+        assert_eq!((unlinked(&link), unlinked(Path::new("a.db"))), (real.clone(), "a.db".into()));
         let editor = Editor::open(&link).expect("opens");
         editor.run("PRAGMA journal_mode = WAL; CREATE TABLE t(a)").expect("SQL");
         for ending in ["-wal", "-shm"] {

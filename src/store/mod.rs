@@ -71,7 +71,7 @@ pub use backup::{CopyLimits, DatabaseContents, StreamPosition, copy_database, mu
 pub use changes::{TableChange, changes};
 pub use compact::{Compacted, compact};
 pub use database::Database;
-pub use database_file::{DatabaseFile, file_beside};
+pub use database_file::{DatabaseFile, file_beside, unlinked};
 pub use dead_letters::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Selection, UnreadableHeaders};
 pub use editor::Editor;
 pub use event_writer::{EventOutcome, EventWriter};
