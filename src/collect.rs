@@ -418,7 +418,7 @@ fn prepare(config: &Config, until: Until) -> Result<(Config, Routes), Error> {
         let reason = "is core: there is no stream whose end could be reached; collect until stopped, or use jetstream";
         return Err(Error::config("broker.mode", reason));
     }
-    let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
+    let routes = Routes::of(&config)?;
     Database::must_be_usable(&config.database, &routes)?;
     Ok((config, routes))
 }

@@ -46,7 +46,7 @@ pub(crate) fn retry_while(
 ) -> Result<RetryReport, Error> {
     let config = config.resolved()?;
     config.validate()?;
-    let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
+    let routes = Routes::of(&config)?;
     // With the queries, because a new migration must not break them either.
     let (database, _) = Database::open_while(&config.database, &routes, &config.queries, keep_going)?;
     database.retry(selection, unreadable, progress)

@@ -173,6 +173,7 @@ pub mod testing;
 mod time_stamp;
 #[cfg(feature = "cli")]
 mod timer_slack;
+mod unix_time;
 mod upkeep;
 
 pub use collect::{Collector, Reloaded, Status, Until};

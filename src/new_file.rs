@@ -150,10 +150,8 @@ fn remove_left_behind(place: &Path) {
         let Ok(file) = File::open(entry.path()) else { continue };
         if file.try_lock().is_ok() {
             for ending in ["-wal", "-shm", "-journal"] {
-                let mut of_sqlite = entry.path().into_os_string();
-                of_sqlite.push(ending);
                 // Most have none.
-                let _ = fs::remove_file(of_sqlite);
+                let _ = fs::remove_file(with_ending(&entry.path(), ending));
             }
             match fs::remove_file(entry.path()) {
                 Ok(()) => log::debug!("file {}: a killed process left it behind; removed", entry.path().display()),
@@ -229,6 +227,13 @@ pub(crate) fn failed(place: &Path, error: &io::Error) -> Error {
 /// The folder of a file, `.` for a bare name.
 pub(crate) fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The path with this ending appended to its name: `a.db-wal`. Follows no link.
+pub(crate) fn with_ending(file: &Path, ending: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }
 
 fn name_of(place: &Path) -> &[u8] {

@@ -31,7 +31,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use tempfile::TempDir;
 
@@ -41,6 +41,7 @@ use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
 use crate::event_id;
+use crate::new_file::folder_of;
 use crate::pipeline::{Batch, Epoch, Limits, Mark, Problem, Refusal, Signal, SingleEvent, Sink};
 pub use crate::record::MemoryRecorder;
 pub use crate::store::{QueryError, QueryErrorKind, TableChange, Value};
@@ -50,6 +51,7 @@ use crate::store::{
     changes, copy_schema,
 };
 use crate::subject::{Filter, InvalidSubject};
+use crate::unix_time::{nanoseconds, now_ns};
 
 /// A temporary database with a configuration's migrations and routes. Dropping this deletes it.
 ///
@@ -133,7 +135,7 @@ impl TestDatabase {
         let database = DatabaseConfig { path: path.clone(), writers: 1, ..config.database.clone() };
         // An error names the configuration's database: the temporary file no longer exists when the error is read.
         let named = |error| with_path(error, &config.database.path);
-        let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
+        let routes = Routes::of(&config)?;
         let (database, queries) =
             Database::open_while(&database, &routes, &config.queries, keep_going).map_err(named)?;
         let before = folder.path().join(BEFORE);
@@ -239,7 +241,7 @@ impl TestDatabase {
         if self.batch.is_empty() {
             self.batch.begin(Arc::clone(&self.epoch), self.last);
         }
-        self.last = Mark { sequence: self.last.sequence + 1, published_ns: nanos(published) };
+        self.last = Mark { sequence: self.last.sequence + 1, published_ns: nanoseconds(published) };
         let id = event.given_id().map(|id| (event_id::HEADER, id));
         let headers = event.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(id);
         self.batch.push(self.last, event.subject(), headers, event.payload());
@@ -292,7 +294,7 @@ impl TestDatabase {
             let detail = format!("no query has the subject {subject}");
             return Err(QueryError::new(QueryErrorKind::Request, detail));
         };
-        let mark = Mark { sequence: 0, published_ns: nanos(SystemTime::now()) };
+        let mark = Mark { sequence: 0, published_ns: now_ns() };
         let event = SingleEvent::new(mark, subject, [], request);
         let mut answer = Vec::new();
         self.queries.answer(query, &Envelope::of(&event.delivery(), None), usize::MAX, &mut answer)?;
@@ -327,7 +329,7 @@ impl TestDatabase {
 fn temporary_folder(database: &Path) -> Result<TempDir, Error> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("catchment-test-");
-    let beside = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = folder_of(database);
     builder.tempdir().or_else(|error| builder.tempdir_in(beside).map_err(|_| error)).map_err(|source| Error::Database {
         fault: DatabaseFault::Unwritable,
         path: std::env::temp_dir(),
@@ -357,13 +359,9 @@ fn filters<'s>(subjects: impl Iterator<Item = &'s String>) -> Result<Vec<Filter>
     subjects.map(parse).collect()
 }
 
-fn nanos(time: SystemTime) -> i64 {
-    i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use bytesize::ByteSize;
 

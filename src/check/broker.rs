@@ -13,7 +13,7 @@ use crate::counted;
 use crate::error::{BrokerFault, Error};
 use crate::hint;
 use crate::pipeline::{self, EpochProgress};
-use crate::store::{Lock, beside};
+use crate::store::{Lock, file_beside};
 use crate::subject::Filter;
 
 /// The oldest supported server, and the first with several filter subjects for one consumer.
@@ -66,7 +66,7 @@ fn with_way_out(error: Error, config: &Config) -> Error {
         return error;
     }
     let path = &config.database.path;
-    let own = address_in(&beside(path, "server")).filter(|address| !config.broker.servers.contains(address));
+    let own = address_in(&file_beside(path, ".server")).filter(|address| !config.broker.servers.contains(address));
     if let Some(own) = own.filter(|_| Lock::phase(path).is_some()) {
         let path = path.display();
         return error
@@ -313,7 +313,7 @@ fn storage(jetstream: &JetStreamStatus, report: &mut ReportBuilder<'_>) {
 
 /// When the server syncs its disk. Only its administrators can read that setting.
 fn sync(config: &Config, report: &mut ReportBuilder<'_>) {
-    let own = std::fs::read_to_string(beside(&config.database.path, "server")).unwrap_or_default();
+    let own = std::fs::read_to_string(file_beside(&config.database.path, ".server")).unwrap_or_default();
     let is_own = config.broker.servers.iter().any(|server| own.lines().any(|line| line.trim() == server.as_str()));
     let loss = "a power cut may lose events acknowledged since the last sync";
     let what = if is_own {

@@ -1,10 +1,10 @@
 //! The database: whether it is readable and undamaged, which process collects into it, which events could not be stored.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use bytesize::ByteSize;
 
-use super::disk::folder_of;
 use super::finding::ReportBuilder;
 use super::options::CheckOptions;
 use crate::broker::has_streams;
@@ -12,7 +12,8 @@ use crate::config::{BrokerConfig, Config, Mode};
 use crate::counted;
 use crate::error::Error;
 use crate::hint;
-use crate::store::{Database, Inspection, beside};
+use crate::new_file::folder_of;
+use crate::store::{Database, FileSizes, Inspection, file_beside};
 
 /// A write-ahead log larger than this: a reader keeps it from being reset.
 const LARGE_WAL: ByteSize = ByteSize::mib(256);
@@ -60,7 +61,7 @@ pub(super) fn check(
         report.error("database", &error);
     }
     integrity(&inspection, options, &format!("{shown}"), report);
-    size(&inspection, report);
+    size(path, report);
     gaps(config, &inspection, report);
     if let (false, Ok(false)) = (config.retention.is_empty(), inspection.gives_pages_back()) {
         let what = format!("{shown} keeps the space of deleted rows: an earlier version made it");
@@ -92,11 +93,7 @@ pub(super) fn check(
 fn permissions(config: &Config, report: &mut ReportBuilder<'_>) {
     let database = &config.database;
     let mut files = vec![database.path.clone()];
-    files.extend(["-wal", "-shm"].map(|end| {
-        let mut name = database.path.clone().into_os_string();
-        name.push(end);
-        name.into()
-    }));
+    files.extend(["-wal", "-shm"].map(|ending| file_beside(&database.path, ending)));
     for file in files {
         let Ok(found) = std::fs::metadata(&file) else { continue };
         let mode = found.mode() & 0o777;
@@ -129,7 +126,8 @@ fn collector(
 
 /// Whether the last collector was started with a nats-server of its own, and no other server is named.
 fn has_own_server(config: &Config) -> bool {
-    has_streams(&beside(&config.database.path, "nats")) && config.broker.servers == BrokerConfig::default().servers
+    has_streams(&file_beside(&config.database.path, ".nats"))
+        && config.broker.servers == BrokerConfig::default().servers
 }
 
 fn integrity(inspection: &Inspection, options: &CheckOptions, shown: &str, report: &mut ReportBuilder<'_>) {
@@ -167,8 +165,8 @@ fn gaps(config: &Config, inspection: &Inspection, report: &mut ReportBuilder<'_>
     }
 }
 
-fn size(inspection: &Inspection, report: &mut ReportBuilder<'_>) {
-    let size = inspection.size();
+fn size(database: &Path, report: &mut ReportBuilder<'_>) {
+    let size = FileSizes::of(database);
     report.measure("database_size_bytes", "Size of the database.", size.database);
     report.measure("wal_size_bytes", "Size of the write-ahead log of the database.", size.wal);
     let wal = ByteSize::b(size.wal);

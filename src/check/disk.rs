@@ -1,17 +1,18 @@
 //! Free space on the disk of the database.
 
-use std::path::Path;
-
 use bytesize::ByteSize;
 use nix::sys::statvfs::statvfs;
 
 use super::finding::ReportBuilder;
 use super::options::CheckOptions;
 use crate::config::Config;
+use crate::new_file::folder_of;
+use crate::store::unlinked;
 
 #[allow(clippy::useless_conversion, reason = "these numbers have 32 bits on some systems")]
 pub(super) fn check(config: &Config, options: &CheckOptions, report: &mut ReportBuilder<'_>) {
-    let folder = folder_of(&config.database.path);
+    let file = unlinked(&config.database.path);
+    let folder = folder_of(&file);
     let free = match statvfs(folder) {
         Ok(disk) => ByteSize::b(u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size()))),
         Err(error) => {
@@ -29,9 +30,4 @@ pub(super) fn check(config: &Config, options: &CheckOptions, report: &mut Report
     } else {
         report.ok("disk", what);
     }
-}
-
-/// The folder that a database is in, or will be in.
-pub(super) fn folder_of(database: &Path) -> &Path {
-    database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -34,7 +34,7 @@ impl Adopt {
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
         let config = settings.for_database(&self.database)?;
         // A start refuses wrong routes; to adopt a copy they do not matter.
-        let routes = Routes::new(&config.routes, config.unmatched).unwrap_or_default();
+        let routes = Routes::of(&config).unwrap_or_default();
         let signals = Signals::catch()?;
         let adopted = store::adopt(&config.database, &routes, &|| !signals.end_asked());
         let path = config.database.path;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::compare::{self, Arm, Callbacks, Codec, CompareError, Comparison, Options, Step, Work, arms, report};
 use crate::config::Synchronous;
+use crate::new_file::folder_of;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
@@ -303,8 +304,7 @@ impl Compare {
             UsageError(format!("cannot write {}; {remedy}", file.display())).into()
         };
         let one = |file: &'a PathBuf| {
-            let folder = Path::parent(file).filter(|folder| !folder.as_os_str().is_empty());
-            if folder.is_some_and(|folder| !folder.is_dir()) || file.is_dir() {
+            if !folder_of(file).is_dir() || file.is_dir() {
                 return Err(refused(file, "name a file in a directory that exists"));
             }
             match file.extension().and_then(|extension| extension.to_str()) {

@@ -6,7 +6,7 @@ mod limiter;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::sync::OnceLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use env_logger::fmt::Formatter;
@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::progress;
 use super::values::{printable, shown_time};
+use crate::unix_time::now_us;
 
 /// How much is logged, and in which format.
 #[derive(Args)]
@@ -136,9 +137,8 @@ pub fn start(args: &LogArgs) {
 
 /// Writes a line of JSON of level error to standard error, whatever the level of the log.
 pub fn write_error(message: &str) -> io::Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let line = LogLine {
-        time: shown_time(i64::try_from(now.as_micros()).unwrap_or(i64::MAX)),
+        time: shown_time(now_us()),
         level: log::Level::Error.as_str(),
         target: "catchment",
         message: message.to_owned(),

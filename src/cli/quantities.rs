@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::subject::Filter;
+use crate::unix_time::microseconds;
 
 /// Reads a whole number in this range. A range that ends with the greatest number has no end in words.
 pub fn whole<T>(
@@ -80,8 +81,7 @@ pub fn filter(text: &str) -> Result<Filter, String> {
 pub fn time_us(text: &str) -> Result<i64, String> {
     let now = SystemTime::now();
     let at = if let Ok(ago) = humantime::parse_duration(text) {
-        let before = now.checked_sub(ago).and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-        return Ok(i64::try_from(before.as_micros()).unwrap_or(i64::MAX));
+        return Ok(now.checked_sub(ago).map_or(0, microseconds));
     } else {
         let midnight = format!("{text}T00:00:00Z");
         OffsetDateTime::parse(text, &Rfc3339).or_else(|_| OffsetDateTime::parse(&midnight, &Rfc3339))

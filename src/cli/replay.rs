@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use clap::{ArgGroup, Args};
 use indicatif::HumanCount;
@@ -17,6 +17,7 @@ use super::values::counted;
 use crate::config::Config;
 use crate::error::Error;
 use crate::maintenance::{self, ReplayEnd, ReplayOptions, ReplayReport, ReplayStart};
+use crate::unix_time::at_us;
 
 /// Fill a new database from the stream, with other routes if wished, and put it in the place of the old one
 ///
@@ -134,15 +135,14 @@ impl Replay {
     }
 
     fn options(&self) -> ReplayOptions {
-        let at = |us: i64| UNIX_EPOCH + Duration::from_micros(u64::try_from(us).unwrap_or(0));
         let from = match (self.from_seq, self.from_time) {
             (Some(sequence), _) => ReplayStart::Sequence(sequence),
-            (None, Some(us)) => ReplayStart::Time(at(us)),
+            (None, Some(us)) => ReplayStart::Time(at_us(us)),
             (None, None) => ReplayStart::All,
         };
         let until = match (self.until_seq, self.until_time) {
             (Some(sequence), _) => ReplayEnd::Sequence(sequence),
-            (None, Some(us)) => ReplayEnd::Time(SystemTime::min(at(us), SystemTime::now())),
+            (None, Some(us)) => ReplayEnd::Time(SystemTime::min(at_us(us), SystemTime::now())),
             (None, None) => ReplayEnd::Last,
         };
         let (into, swap, offline) = (self.into.clone(), self.swap, self.offline);

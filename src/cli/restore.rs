@@ -16,7 +16,7 @@ use super::values::{counted, printable};
 use crate::config::Mode;
 use crate::hint;
 use crate::maintenance::{self, MissingInStream, RestoreOptions};
-use crate::store::beside;
+use crate::store::file_beside;
 
 /// So many ranges that the stream lacks are in the JSON.
 const MOST_LISTED: usize = 100;
@@ -88,7 +88,7 @@ impl Restore {
         let path = &config.database.path;
         let report = progress.end(restored, || format!("interrupted: {} is as before", path.display()))?;
         let is_core = config.broker.mode == Mode::Core;
-        let has_own_server = beside(path, "nats").is_dir();
+        let has_own_server = file_beside(path, ".nats").is_dir();
         let stream = if is_core {
             Stream::NotAsked("core NATS keeps nothing: what was received after the backup does not come again".into())
         } else if self.offline {

@@ -317,7 +317,8 @@ fn start_server(
     port: ServerPort,
     signals: &Signals,
 ) -> anyhow::Result<Server> {
-    let (folder, address) = (store::beside(&database.path, "nats"), store::beside(&database.path, "server"));
+    let (folder, address) =
+        (store::file_beside(&database.path, ".nats"), store::file_beside(&database.path, ".server"));
     let flags =
         |error: Error| anyhow::anyhow!("{}", error.to_string().replace("another port", "another --server-port"));
     let server = Server::start(program, &folder, &address, port, &|| !signals.end_asked()).map_err(flags)?;

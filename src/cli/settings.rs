@@ -25,7 +25,7 @@ use crate::broker::address_in;
 use crate::config::{Config, DatabaseConfig, from_table, line_in};
 use crate::error::{DatabaseFault, Error};
 use crate::hint;
-use crate::store::beside;
+use crate::store::file_beside;
 use environment::Environment;
 use file::SettingsFile;
 pub use file::{FileArgs, UnusedFileArgs};
@@ -280,7 +280,7 @@ impl Settings {
                 let path = path.clone().or_else(|| value_at(&table, "database.path")?.as_str().map(PathBuf::from));
                 let path = path.unwrap_or_else(|| DatabaseConfig::default().path);
                 let has_servers = value_at(&table, "broker.servers").is_some();
-                let file = Some(beside(&path, "server")).filter(|_| !has_servers);
+                let file = Some(file_beside(&path, ".server")).filter(|_| !has_servers);
                 address_file = file.filter(|file| address_in(file).is_some());
                 self.implicit_layers(&path, has_servers, context.is_some())?
             }
@@ -355,7 +355,8 @@ impl Settings {
         let variables = self.environment.nats_table()?;
         if !has_servers && let Some(server) = server_beside(database) {
             let found = broker_table(std::iter::once(("servers", list(std::iter::once(server.as_str())))));
-            let mut layers = vec![Layer { source: Source::AddressFile(beside(database, "server")), table: found }];
+            let mut layers =
+                vec![Layer { source: Source::AddressFile(file_beside(database, ".server")), table: found }];
             if let Some(timeout) = value_at(&variables, "broker.timeout") {
                 let table = broker_table(std::iter::once(("timeout", timeout.clone())));
                 layers.push(Layer { source: Source::NatsVariables, table });
@@ -436,7 +437,7 @@ impl BrokerArgs {
 
 /// The address in the file that `catchment run --with-server` writes beside the database.
 fn server_beside(database: &Path) -> Option<String> {
-    let file = beside(database, "server");
+    let file = file_beside(database, ".server");
     let url = address_in(&file)?;
     log::debug!("broker: using the server named in {}", file.display());
     Some(url)

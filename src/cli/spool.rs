@@ -5,7 +5,6 @@ mod record;
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use indicatif::HumanCount;
@@ -13,6 +12,7 @@ use indicatif::HumanCount;
 use crate::config::DatabaseConfig;
 use crate::store::event_line;
 use crate::store::{Lock, RetriedLetters, Spool as SpoolFile, SpoolInspection, SpoolPart, SpoolTotals};
+use crate::unix_time::since_us;
 
 use super::figures;
 use super::output::Output;
@@ -89,7 +89,9 @@ impl Status {
             writeln!(output, "{line}")?;
             return Ok(output.flush()?);
         }
-        let oldest = oldest_us.map_or(String::new(), |us| format!(", the oldest for {}", figures::time(Some(age(us)))));
+        let oldest = oldest_us.map_or(String::new(), |us| {
+            format!(", the oldest for {}", figures::time(Some(since_us(us).as_secs_f64())))
+        });
         let used = holder.map_or("no process uses it".to_owned(), |holder| format!("{holder} uses it"));
         writeln!(output, "{} waiting, {}{oldest}; {used}", counted(events, "event"), figures::size(bytes))?;
         writeln!(
@@ -101,12 +103,6 @@ impl Status {
         )?;
         Ok(output.flush()?)
     }
-}
-
-/// How many seconds ago this was.
-fn age(us: i64) -> f64 {
-    let then = UNIX_EPOCH + Duration::from_micros(u64::try_from(us).unwrap_or_default());
-    SystemTime::now().duration_since(then).unwrap_or_default().as_secs_f64()
 }
 
 /// Print the events of a spool as lines of JSON, also of one that is damaged

@@ -16,7 +16,7 @@ use crate::broker::{address_in, has_streams};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::hint;
-use crate::store::{Lock, StartPhase, beside};
+use crate::store::{Lock, StartPhase, file_beside};
 
 /// How long a process that was started just before may need until it holds the lock.
 const GRACE: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ pub fn with_way_out(error: anyhow::Error, config: &Config) -> anyhow::Error {
     if !servers.iter().any(|server| LOOPBACK.iter().any(|host| server.contains(host))) {
         return error.into();
     }
-    let had_own_server = has_streams(&beside(path, "nats")) && Lock::phase(path).is_none();
+    let had_own_server = has_streams(&file_beside(path, ".nats")) && Lock::phase(path).is_none();
     if had_own_server && *servers == BrokerConfig::default().servers {
         return anyhow!(
             "the collector of {}, which has a nats-server of its own, is not running; start it ({}), or name another server with \
@@ -109,7 +109,8 @@ pub fn with_way_out(error: anyhow::Error, config: &Config) -> anyhow::Error {
 /// What to do if the settings name other servers than the one that the running collector of this database has started for itself.
 pub fn own_server_elsewhere(config: &Config) -> Option<String> {
     let path = &config.database.path;
-    let address = address_in(&beside(path, "server")).filter(|address| !config.broker.servers.contains(address))?;
+    let address =
+        address_in(&file_beside(path, ".server")).filter(|address| !config.broker.servers.contains(address))?;
     Lock::phase(path)?;
     let path = path.display();
     Some(format!("the collector of {path} has a nats-server of its own at {address}: use --server {address}"))

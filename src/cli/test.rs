@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use crate::Event;
 use crate::config::Config;
@@ -21,6 +21,7 @@ use super::signals::Signals;
 use super::stream_messages;
 use super::values::{counted, printable};
 use crate::store::event_line;
+use crate::unix_time::at_us;
 
 /// Run events through migrations and routes into a temporary database, and print the resulting rows and dead letters
 ///
@@ -170,8 +171,7 @@ impl Test {
             })?,
         };
         event.validate().map_err(|invalid| refused(invalid.to_string()))?;
-        let since_1970 = published_us.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)));
-        Ok((number, event, since_1970.map_or_else(SystemTime::now, |time| UNIX_EPOCH + time)))
+        Ok((number, event, published_us.map_or_else(SystemTime::now, at_us)))
     }
 }
 

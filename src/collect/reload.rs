@@ -97,7 +97,7 @@ impl Collector {
 
 /// Compiles the statements. An error names the migrations that a restart would apply first.
 fn check(database: &Database, config: &Config, pending: &[String]) -> Result<(CheckedRoutes, Queries), Error> {
-    let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
+    let routes = Routes::of(config)?;
     database.check_routes(&routes, &config.queries).map_err(|error| match error {
         Error::Database { fault: DatabaseFault::Statement, .. } if !pending.is_empty() => {
             let names = pending.join(", ");

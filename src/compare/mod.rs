@@ -39,6 +39,7 @@ mod outage;
 mod planning;
 mod process;
 mod profile;
+mod random;
 pub mod report;
 mod run;
 mod schedule;

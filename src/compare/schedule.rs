@@ -1,7 +1,7 @@
 //! The order of the runs.
 
 use super::Arm;
-use super::workload::Random;
+use super::random::Random;
 
 /// A run of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::CompareError;
+use super::random::Random;
 
 /// How a message is encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,28 +131,6 @@ impl Messages {
             Codec::Json => serde_json::to_vec(message).map_err(|e| refused(e.to_string())),
             Codec::MessagePack => rmp_serde::to_vec_named(message).map_err(|e| refused(e.to_string())),
         }
-    }
-}
-
-/// Pseudo-random numbers, the same for the same seed: `SplitMix64`, <https://prng.di.unimi.it/splitmix64.c>.
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Below `limit`, which is small, so that the bias of the remainder does not matter.
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
     }
 }
 

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::store::{Database, ImportCounts, ImportNote, Importer, LineMarks, Lock, Routes};
 use crate::task::{Progress, Task};
+use crate::unix_time::now_ns;
 
 /// What is done with a line that is no event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +93,7 @@ pub(crate) fn import_reporting(
     let config = config.resolved()?;
     config.validate()?;
     let mut lines = ImportFile::open(file, &task)?;
-    let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
+    let routes = Routes::of(&config)?;
     Database::must_not_be_of_others(&config.database, &config.routes, config.unmatched)?;
     let lock = Lock::take(&config.database.path)?;
     // With the queries, because a new migration must not break them either.
@@ -179,8 +180,7 @@ fn new_name() -> String {
     let mut random = [0; 8];
     // Without randomness the time is unique enough: one import at a time has the lock.
     if getrandom::fill(&mut random).is_err() {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        random = u64::try_from(now.as_nanos()).unwrap_or_default().to_be_bytes();
+        random = now_ns().to_be_bytes();
     }
     data_encoding::HEXLOWER.encode(&random)
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use crate::broker::{
     BrokerUse, ReplayIntake, ReplayOptions as IntakeOptions, Reports, StreamBounds, StreamReader, Verdict, permissions,
@@ -17,10 +17,11 @@ use crate::pipeline::{
     self, Batch, Committed, Condition, Mark, Peer, Pipeline, Problem, Refusal, Settings, Shared, Sink,
 };
 use crate::store::{
-    Database, Inspection, Lock, ReplayNote, Routes, StartPhase, Writer, beside, lost_by_swap, prepare_swap,
-    routes_checksum, swap, undo_interrupted_swap, undo_interrupted_transaction,
+    Database, Inspection, Lock, ReplayNote, Routes, StartPhase, Writer, file_beside, followed_path, lost_by_swap,
+    prepare_swap, routes_checksum, swap, undo_interrupted_swap, undo_interrupted_transaction,
 };
 use crate::task::{Progress, REPORT_EVERY, Task};
+use crate::unix_time::{nanoseconds, now_ns};
 
 /// How long a replay that is cancelled may take to commit what was received.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -151,7 +152,7 @@ pub(crate) fn replay_reporting(
         None
     };
     let new = DatabaseConfig { path: options.into.clone(), ..config.database.clone() };
-    let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
+    let routes = Routes::of(&config)?;
     let lock = Lock::take_at(&new.path, StartPhase::Opening)?;
     let mut fill = || {
         undo_interrupted_transaction(&new.path)?;
@@ -171,7 +172,7 @@ pub(crate) fn replay_reporting(
         }
         report.replaced = Some(swap(&live, &new.path)?);
         // Its database is gone from there.
-        let lock_file = beside(&new.path, "lock");
+        let lock_file = file_beside(&new.path, ".lock");
         if let Err(error) = std::fs::remove_file(&lock_file) {
             log::debug!("{} cannot be removed: {error}", lock_file.display());
         }
@@ -191,7 +192,7 @@ fn examine(config: &Config, options: &ReplayOptions) -> Result<(), Error> {
     if options.into.as_os_str().is_empty() {
         return refused("ReplayOptions::into", "is empty: name the new database");
     }
-    if beside(&options.into, "") == beside(&config.database.path, "") {
+    if followed_path(&options.into) == followed_path(&config.database.path) {
         return refused("ReplayOptions::into", "is the database that is collected into; name a new file beside it");
     }
     let first = if let ReplayStart::Sequence(first) = options.from { first } else { 1 };
@@ -438,7 +439,7 @@ fn mark_before(reader: &StreamReader, first: u64) -> Result<Mark, Error> {
     }
     let published_ns = match reader.mark_from(first)? {
         Some(next) => next.published_ns,
-        None => nanoseconds(SystemTime::now()),
+        None => now_ns(),
     };
     Ok(Mark { sequence: first - 1, published_ns })
 }
@@ -450,11 +451,6 @@ fn start_in_words(start: ReplayStart) -> String {
         // An age gives another time at each call: the first call decides.
         ReplayStart::Time(_) => "a time".into(),
     }
-}
-
-fn nanoseconds(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// A writer, which keeps its database open.

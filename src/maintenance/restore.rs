@@ -1,6 +1,5 @@
 //! Puts a backup in the place of a database.
 
-use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,11 +10,11 @@ use super::gaps::uncollected;
 use crate::broker::{BrokerStatus, DatabasePosition};
 use crate::config::{BrokerConfig, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
-use crate::new_file::NewFile;
+use crate::new_file::{NewFile, with_ending};
 use crate::pipeline::Gaps;
 use crate::store::{
-    CopyLimits, Lock, StreamPosition, copy_database, followed_path, is_of_others, must_not_be_in_use, present,
-    replace_database, stream_history,
+    CopyLimits, Lock, StreamPosition, copy_database, file_beside, followed_path, is_of_others, must_not_be_in_use,
+    present, replace_database, stream_history, unlinked,
 };
 use crate::task::{Progress, Task};
 use crate::time_stamp::time_stamp;
@@ -66,11 +65,7 @@ pub fn restore(
     let path = &database.path;
     must_be_a_backup(path, backup)?;
     let lock = Lock::take_to_replace(path)?;
-    let logs = ["-wal", "-shm"].map(|ending| {
-        let mut name = backup.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    });
+    let logs = ["-wal", "-shm"].map(|ending| file_beside(backup, ending));
     let had_logs = logs.iter().any(|log| log.exists());
     let restored = put_in_place(database, backup, options, &Task::new("the restore", progress));
     if let Err(error) = &restored {
@@ -159,16 +154,13 @@ fn must_be_of_the_same_database(
     Err(error.with_remedy("name a backup of this database, or give --other-database to put that one in its place"))
 }
 
-/// The name under which what was there is kept.
+/// The name under which what was there is kept. Beside the file itself: a link to it may be on another disk.
 fn kept_name(database: &Path) -> PathBuf {
+    let file = unlinked(database);
     let stamp = time_stamp(OffsetDateTime::now_utc());
     let name = |number: usize| {
-        let mut name = OsString::from(database);
-        name.push(format!(".before-restore-{stamp}"));
-        if number > 1 {
-            name.push(format!("-{number}"));
-        }
-        PathBuf::from(name)
+        let again = if number > 1 { format!("-{number}") } else { String::new() };
+        with_ending(&file, &format!(".before-restore-{stamp}{again}"))
     };
     // Two in one second are rare. If all are taken, the exchange fails.
     (1..100).map(name).find(|name| std::fs::symlink_metadata(name).is_err()).unwrap_or_else(|| name(1))

@@ -151,7 +151,7 @@ pub fn verify(
     if options.rewrite && !options.repair {
         return Err(Error::config("VerifyOptions::rewrite", "needs repair"));
     }
-    let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
+    let routes = Routes::of(&config)?;
     let filters: Vec<Filter> = config.broker.filters().iter().filter_map(|filter| filter.parse().ok()).collect();
     task.report("connecting", 0, None, "messages")?;
     let reader = StreamReader::open(&config.broker, &filters)?;

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::snapshot::ProcessFigures;
+use crate::new_file::folder_of;
+use crate::store::unlinked;
 
 /// Clock ticks of a second in `/proc`: fixed at 100 for programs, <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.
 const TICKS: f64 = 100.0;
@@ -60,8 +62,7 @@ fn max_open_files() -> Option<u64> {
 
 /// Free space on the disk of a database that this user can use.
 pub(super) fn disk_free(database: &Path) -> Option<u64> {
-    let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let disk = rustix::fs::statvfs(folder).ok()?;
+    let disk = rustix::fs::statvfs(folder_of(&unlinked(database))).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
@@ -84,5 +85,16 @@ mod tests {
         assert!(now.resident_bytes > 100_000 && now.virtual_bytes >= now.resident_bytes, "{now:?}");
         assert!(now.threads >= 1 && now.open_files >= 3 && now.max_open_files >= Some(now.open_files), "{now:?}");
         assert!(now.started_unix_seconds > 1.6e9, "{now:?}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_disk_is_that_of_the_file_behind_a_link() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let link = folder.path().join("a.db");
+        // No space is ever free there.
+        std::os::unix::fs::symlink("/proc/a.db", &link).expect("a link");
+        assert_eq!(disk_free(&link), Some(0));
+        assert!(disk_free(&folder.path().join("b.db")) > Some(0));
     }
 }

@@ -7,7 +7,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use crate::store::beside;
+use crate::new_file::folder_of;
+use crate::store::file_beside;
 
 /// The longest path that every system takes for a socket, in bytes: <https://man7.org/linux/man-pages/man7/unix.7.html>.
 const LONGEST: usize = 100;
@@ -15,7 +16,7 @@ const LONGEST: usize = 100;
 /// The socket of the collector of a database: beside the file that the path leads to.
 #[must_use]
 pub fn socket_path(database: &Path) -> PathBuf {
-    beside(database, "sock")
+    file_beside(database, ".sock")
 }
 
 /// A socket that listens. Dropping this removes its file.
@@ -47,7 +48,7 @@ impl OwnSocket {
         }
         // Made in a folder that nobody else may enter, so that it has its permissions before anybody can connect. The move replaces a
         // left-behind one in one step.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(path);
         let private = tempfile::Builder::new()
             .prefix(".catchment-")
             .permissions(Permissions::from_mode(0o700))

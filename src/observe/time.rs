@@ -4,10 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 
+use crate::unix_time::microseconds;
+
 /// A time in RFC 3339 and UTC, with milliseconds: `2026-11-26T15:35:28.123Z`.
 pub(super) fn shown(at: SystemTime) -> String {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    shown_us(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    shown_us(microseconds(at))
 }
 
 /// The same for microseconds since 1970; the number itself if its year does not have four digits.

@@ -1,9 +1,10 @@
 //! The counters of a collector.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use super::histogram::Histogram;
+use crate::unix_time::{at_us, microseconds};
 
 /// The counters of a collector, from its start. Each is exact, but two that are read together may differ by a batch: they are
 /// updated without a common lock.
@@ -71,20 +72,19 @@ impl Default for Histograms {
 
 /// When something last happened, in microseconds since 1970; 0 if it never has.
 #[derive(Debug, Default)]
-pub struct LastTime(AtomicU64);
+pub struct LastTime(AtomicI64);
 
 impl LastTime {
     /// It happened at this time.
     pub fn set(&self, at: SystemTime) {
-        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.0.store(u64::try_from(since.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0.store(microseconds(at), Ordering::Relaxed);
     }
 
     /// When it last happened, if it has.
     #[must_use]
     pub fn get(&self) -> Option<SystemTime> {
         let micros = self.0.load(Ordering::Relaxed);
-        (micros > 0).then(|| UNIX_EPOCH + Duration::from_micros(micros))
+        (micros > 0).then(|| at_us(micros))
     }
 }
 

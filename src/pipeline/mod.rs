@@ -49,4 +49,5 @@ pub use shared::Shared;
 pub use signal::Signal;
 pub use single_event::SingleEvent;
 pub use sink::{Committed, Problem, Refusal, Sink};
+pub(crate) use thread_group::panic_message;
 pub use thread_group::{ThreadGroup, room_for_threads};

@@ -1,11 +1,12 @@
 //! How far the events of a stream are committed, for threads that wait for one of them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::epoch::Mark;
+use crate::unix_time::at_ns;
 
 /// How far the current epoch of a stream is committed. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -109,8 +110,7 @@ impl Progress {
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         let state = self.0.state.lock();
-        let published = u64::try_from(state.published_ns).ok().filter(|ns| *ns > 0);
-        let published = published.map(|ns| UNIX_EPOCH + Duration::from_nanos(ns));
+        let published = (state.published_ns > 0).then(|| at_ns(state.published_ns));
         (state.epoch > 0).then_some(Position { epoch: state.epoch, sequence: state.committed, published })
     }
 
@@ -160,7 +160,7 @@ mod tests {
         assert!(settled(&progress, 7) && !settled(&progress, 8));
         progress.committed(1, mark(8));
         assert!(settled(&progress, 8) && !settled(&progress, 9));
-        let published = Some(UNIX_EPOCH + Duration::from_nanos(7));
+        let published = Some(at_ns(7));
         assert_eq!(progress.position(), Some(Position { epoch: 1, sequence: 8, published }));
     }
 

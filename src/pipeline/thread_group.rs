@@ -143,7 +143,9 @@ impl State {
             let error = match thread.take().map(JoinHandle::join) {
                 None | Some(Ok(Ok(()))) => continue,
                 Some(Ok(Err(error))) => error,
-                Some(Err(panic)) => Error::Panicked { thread: name.clone(), message: panic_message(panic.as_ref()) },
+                Some(Err(panic)) => {
+                    Error::Panicked { thread: name.clone(), message: panic_message(panic.as_ref()).to_owned() }
+                }
             };
             self.failure.get_or_insert(error);
         }
@@ -196,9 +198,10 @@ impl Drop for RaiseUnlessDone {
     }
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".into())
+/// The message of a panic.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A writer thread: takes a batch, prepares it, waits for its turn, commits it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -11,6 +11,7 @@ use super::sink::{Refusal, Sink};
 use super::ticket::Gate;
 use super::{Batch, Shared};
 use crate::error::Error;
+use crate::unix_time::now_ns;
 
 /// Pauses between attempts while the sink fails: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -85,8 +86,7 @@ impl<S: Sink> Writer<S> {
     }
     /// Counts how long after its publishing each delivery was committed. Other writers may commit meanwhile.
     fn note_delays(&self, batch: &Batch, delays: &mut Tally) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        let now = now_ns();
         for published in batch.published_ns().filter(|published| *published > 0) {
             // The server's clock may be ahead of this one.
             delays.add(u64::try_from(now - published).unwrap_or(0));

@@ -1,13 +1,14 @@
 //! Receives requests. A query's request is queued or refused; a discovery request is answered at once.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::discovery::Discovery;
 use super::endpoint::Endpoint;
 use super::reply_policy::ReplyPolicy;
 use super::request_queue::{MAX_BYTES, QueueRejection, QueuedRequest, RequestQueue};
 use crate::broker::{AddressedReply, Reply, Request, RequestHandler};
+use crate::unix_time::now_ns;
 
 /// The most headers of a request. Each takes some 300 bytes of memory, however short it is.
 const MAX_HEADERS: usize = 32;
@@ -58,9 +59,7 @@ impl RequestHandler for Dispatcher {
             let reason = format!("the request has {headers} headers; send at most {MAX_HEADERS}");
             return Some(self.refuse(endpoint, request.reply, 400, reason));
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let received_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-        let queued = QueuedRequest { request, endpoint, since: Instant::now(), received_ns };
+        let queued = QueuedRequest { request, endpoint, since: Instant::now(), received_ns: now_ns() };
         let (refused, why) = self.requests.offer(queued)?;
         let reason = match why {
             QueueRejection::Full => {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::endpoint_counters::EndpointCounters;
+use crate::unix_time::now_ns;
 
 /// The requests of queries since the collector's start. Those that wait for an answer are in neither number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,9 +31,8 @@ pub struct ServiceState {
 
 impl Default for ServiceState {
     fn default() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
-            id: format!("{:x}-{:x}", now.as_nanos(), std::process::id()),
+            id: format!("{:x}-{:x}", now_ns(), std::process::id()),
             // Fails only for years of five digits.
             started: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
             counters: Mutex::default(),

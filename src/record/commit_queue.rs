@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::event_id;
 use crate::pipeline::{Batch, Committed, Epoch, Intake, IntakeState, Limits, Mark, Problem, Refusal, Sink};
+use crate::unix_time::now_ns;
 
 pub(super) struct CommitQueue {
     epoch: Arc<Epoch>,
@@ -330,12 +331,6 @@ impl State {
             (None, _, None) => FailureReason::Closed,
         }
     }
-}
-
-/// Now, in nanoseconds since 1970.
-pub(super) fn now_ns() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// The headers as they are stored, the identity included where one was given.

@@ -332,6 +332,12 @@ impl Overflow {
     }
 }
 
+/// The default settings of a broker, with these servers of one cluster, separated by commas.
+pub(super) fn broker_at(servers: &str) -> BrokerConfig {
+    let servers = servers.split(',').map(|server| server.trim().to_owned()).collect();
+    BrokerConfig { servers, ..BrokerConfig::default() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::{Condition, Counter, Health, Problem, Settings};
 use crate::store::{Database, EventOutcome, EventWriter, Lock, Routes};
+use crate::unix_time::now_ns;
 
 /// How long dropping a recorder may go on committing.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -165,7 +166,7 @@ impl PerEvent {
         let writer = self.writer.read();
         let committed = writer.as_ref().map(|writer| {
             let (subject, payload) = (event.subject(), event.payload());
-            writer.commit(commit_queue::now_ns(), subject, commit_queue::headers(event), payload)
+            writer.commit(now_ns(), subject, commit_queue::headers(event), payload)
         });
         drop(writer);
         self.under_way.fetch_sub(1, Ordering::Relaxed);

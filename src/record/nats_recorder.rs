@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::config::broker_at;
 use super::event_sender::{self, EventSender};
 use super::recorder::Sealed;
 use super::send_queue::{Bounds, SendQueue};
@@ -66,9 +67,7 @@ impl NatsRecorder {
     ///
     /// As [`NatsRecorder::open`].
     pub fn connect(servers: &str) -> Result<Self, Error> {
-        let mut config = NatsRecorderConfig::default();
-        config.broker.servers = servers.split(',').map(|server| server.trim().to_owned()).collect();
-        Self::open(config)
+        Self::open(NatsRecorderConfig::new(broker_at(servers)))
     }
 
     /// Connects. Blocks at most for `broker.timeout`. If the connection is lost later, the recorder buffers events and connects

@@ -1,9 +1,10 @@
 //! The figures of a spool.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::forwarding::ForwardProgress;
 use crate::store::SpoolTotals;
+use crate::unix_time::since_us;
 
 /// What a [`SpooledRecorder`](super::SpooledRecorder) keeps, and what became of the rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,10 +28,7 @@ pub struct SpoolStatus {
 impl SpoolStatus {
     pub(super) fn of(totals: SpoolTotals, progress: ForwardProgress) -> Self {
         let SpoolTotals { events, bytes, dropped, dead_letters, .. } = totals;
-        let oldest_waiting = progress.oldest_us.filter(|_| events > 0).map(|recorded_us| {
-            let recorded = UNIX_EPOCH + Duration::from_micros(u64::try_from(recorded_us).unwrap_or_default());
-            SystemTime::now().duration_since(recorded).unwrap_or_default()
-        });
+        let oldest_waiting = progress.oldest_us.filter(|_| events > 0).map(since_us);
         let (spooled, spooled_bytes, forwarded) = (events, bytes, progress.forwarded);
         Self { spooled, spooled_bytes, forwarded, dropped, dead_letters, oldest_waiting }
     }

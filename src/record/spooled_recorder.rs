@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::commit_queue;
+use super::config::broker_at;
 use super::forwarding::{ForwardOptions, ForwardProgress, Forwarding};
 use super::grouped_commits::GroupedCommits;
 use super::recorder::Sealed;
@@ -104,9 +105,7 @@ impl SpooledRecorder {
     ///
     /// As [`SpooledRecorder::open`].
     pub fn connect(path: impl AsRef<Path>, servers: &str) -> Result<Self, Error> {
-        let mut config = SpooledRecorderConfig::new(path.as_ref());
-        config.broker.servers = servers.split(',').map(|server| server.trim().to_owned()).collect();
-        Self::open(config)
+        Self::open(SpooledRecorderConfig { broker: broker_at(servers), ..SpooledRecorderConfig::new(path.as_ref()) })
     }
 
     /// Opens the spool, or makes it, and starts to forward what is in it. Does not wait for the broker: what is wrong with it shows in

@@ -10,13 +10,13 @@
 //! the limit on, the copy no longer pauses, and at the limit it ends with an error.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use super::database_file::{followed, must_exist};
+use super::database_file::{file_beside, followed, must_exist};
 use super::interrupter::work_while;
 use super::ledger;
 use super::read_connection::ReadConnection;
@@ -151,29 +151,22 @@ pub fn must_be_no_file_of(database: &Path, file: &Path) -> Result<(), Error> {
     let refused = |detail: String| Err(Error::File { path: file.to_owned(), detail, source: None });
     let inode = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
     let target = followed(file);
-    let own = followed(database);
-    if target == own || inode(file).is_some_and(|there| inode(database) == Some(there)) {
+    if target == followed(database) || inode(file).is_some_and(|there| inode(database) == Some(there)) {
         return refused("it is the database itself; name another file".into());
     }
     for ending in ["-wal", "-shm", "-journal", ".lock", ".server", ".sock"] {
-        if target == with_ending(&own, ending) {
+        if target == file_beside(database, ending) {
             return refused(format!("it is a file of the database {}; name another file", database.display()));
         }
     }
     for ending in ["-wal", "-journal"] {
-        let log = with_ending(&target, ending);
+        let log = file_beside(file, ending);
         if std::fs::metadata(&log).is_ok_and(|found| found.len() > 0) {
             let log = log.display();
             return refused(format!("{log} is beside it, so it is a database in use, or was one; name another file"));
         }
     }
     Ok(())
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
 }
 
 /// What is in a database of catchment.
@@ -272,7 +265,7 @@ fn pause(
 
 /// Only looked at: closing a file of the database would drop the locks of SQLite's connections in this process.
 fn wal_size(database: &Path) -> u64 {
-    std::fs::metadata(with_ending(&followed(database), "-wal")).map_or(0, |file| file.len())
+    std::fs::metadata(file_beside(database, "-wal")).map_or(0, |file| file.len())
 }
 
 fn must_fit(from: &Path, wal: u64, limit: u64) -> Result<(), Error> {
@@ -303,6 +296,8 @@ fn copy_error(from: &Path, to: &NewFile, error: rusqlite::Error) -> Error {
 mod tests {
     use std::cell::Cell;
     use std::ops::ControlFlow;
+
+    use std::path::PathBuf;
 
     use super::*;
     use crate::config::{DatabaseConfig, Unmatched};

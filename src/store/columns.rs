@@ -1,7 +1,5 @@
 //! Turns the parts of a delivery into values of columns.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use crate::binding::Value;
@@ -76,12 +74,6 @@ fn push_string(json: &mut String, text: &str) {
     }
     // Serializing a string cannot fail.
     json.push_str(&serde_json::to_string(text).unwrap_or_default());
-}
-
-/// The time in microseconds since 1970.
-pub(super) fn now_us() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Publish time in microseconds since 1970.

@@ -9,14 +9,15 @@ use rustix::fs::statvfs;
 use std::os::unix::fs::MetadataExt;
 
 use super::Lock;
-use super::database_file::{must_exist, must_have_one_name};
+use super::database_file::{must_exist, must_have_one_name, unlinked};
+use super::file_sizes::FileSizes;
 use super::interrupter::end_interrupt;
-use super::observation::FileSizes;
 use super::schema;
 use super::sqlite_error::database_error;
 use super::temp_store;
 use crate::config::Checkpoints;
 use crate::error::{DatabaseFault, Error};
+use crate::new_file::folder_of;
 use crate::task::{Task, run_beside};
 
 /// The result of a compaction.
@@ -101,7 +102,8 @@ fn vacuum(
 
 /// Checks that there is room for the copy in the temporary folder, and for all pages in the `-wal` file.
 fn must_have_room(path: &Path, used: u64) -> Result<(), Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = unlinked(path);
+    let folder = folder_of(&file);
     let Some(temporary) = temp_store::folder() else { return Ok(()) };
     let is_same = match (std::fs::metadata(folder), std::fs::metadata(&temporary)) {
         (Ok(one), Ok(other)) => one.dev() == other.dev(),

@@ -14,6 +14,7 @@ use super::read_only::immutable;
 use super::sqlite_error::database_error;
 use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
+use crate::new_file::{folder_of, with_ending};
 
 /// A database file: its path, and the file that the path led to when the database was opened.
 ///
@@ -77,7 +78,7 @@ pub(super) fn must_not_be_foreign(path: &Path) -> Result<(), Error> {
 /// Refuses a path whose folder does not exist.
 fn must_have_a_folder(path: &Path) -> Result<(), Error> {
     let file = followed(path);
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(&file);
     if folder.is_dir() {
         return Ok(());
     }
@@ -143,15 +144,24 @@ pub(super) fn followed(path: &Path) -> PathBuf {
         let Ok(target) = std::fs::read_link(&at) else { break };
         at = at.parent().map_or_else(|| target.clone(), |folder| folder.join(&target));
     }
-    let folder = match at.parent() {
-        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
-        Some(folder) => folder,
-        None => return at,
-    };
-    match (std::fs::canonicalize(folder), at.file_name()) {
+    match (std::fs::canonicalize(folder_of(&at)), at.file_name()) {
         (Ok(folder), Some(name)) => folder.join(name),
         _ => at,
     }
+}
+
+/// The path that the caller wrote, or the file that it leads to where it is a link. For files that are shown to people, and for the disk of a
+/// database.
+#[must_use]
+pub fn unlinked(path: &Path) -> PathBuf {
+    if path.is_symlink() { followed(path) } else { path.to_owned() }
+}
+
+/// A file that belongs to a database, or to another file of SQLite: `file_beside(path, "-wal")`. It is beside the file that the path leads
+/// to, where SQLite keeps its own.
+#[must_use]
+pub fn file_beside(database: &Path, ending: &str) -> PathBuf {
+    with_ending(&followed(database), ending)
 }
 
 pub(super) fn inode(path: &Path) -> Option<(u64, u64)> {
@@ -161,6 +171,7 @@ pub(super) fn inode(path: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Editor;
 
     #[test]
     fn every_path_to_a_file_is_followed_to_one() {
@@ -183,6 +194,26 @@ mod tests {
         assert_eq!(followed(&at("self.db")), at("self.db"));
         assert_eq!(followed(Path::new("/nowhere/a.db")), Path::new("/nowhere/a.db"));
         assert_eq!(followed(Path::new("a.db")), std::env::current_dir().expect("one").join("a.db"));
+    }
+
+    #[test]
+    fn a_file_beside_a_linked_database_is_where_sqlite_keeps_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = std::fs::canonicalize(folder.path()).expect("a path");
+        let (link, real) = (root.join("link.db"), root.join("real/a.db"));
+        std::fs::create_dir(root.join("real")).expect("a folder");
+        std::os::unix::fs::symlink("real/a.db", &link).expect("a link");
+        assert_eq!(file_beside(&link, ".lock"), root.join("real/a.db.lock"), "before there is a database");
+        assert_eq!((unlinked(&link), unlinked(Path::new("a.db"))), (real.clone(), "a.db".into()));
+        let editor = Editor::open(&link).expect("opens");
+        editor.run("PRAGMA journal_mode = WAL; CREATE TABLE t(a)").expect("SQL");
+        for ending in ["-wal", "-shm"] {
+            for path in [&link, &real] {
+                let file = file_beside(path, ending);
+                assert_eq!(file, root.join(format!("real/a.db{ending}")));
+                assert!(file.exists(), "{}", file.display());
+            }
+        }
     }
 
     #[test]

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
-use super::columns::now_us;
 use super::dead_letters::{self, DeadLetterReason};
 use super::event_line::StoredEvent;
 use super::pool::WriteConnection;
@@ -22,6 +21,7 @@ use super::routes::statements::{StatementError, Statements};
 use super::sqlite_error::{database_error, fault, is_constraint, one_line};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Defect, Delivery, Epoch, Mark, SingleEvent};
+use crate::unix_time::now_us;
 
 /// How the keys of notes begin in `catchment_meta`.
 const KEY: &str = "import:";

@@ -21,15 +21,6 @@ pub struct Inspection {
     connection: ReadConnection,
 }
 
-/// The size of a database on its disk, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    /// The file.
-    pub database: u64,
-    /// The write-ahead log beside it. It starts again from its beginning once no connection reads an older state.
-    pub wal: u64,
-}
-
 impl Inspection {
     /// Opens an existing database.
     ///
@@ -162,16 +153,6 @@ impl Inspection {
         self.read(|connection| connection.query_row("PRAGMA auto_vacuum", [], |row| Ok(row.get::<_, i64>(0)? > 0)))
     }
 
-    /// The size on its disk.
-    #[must_use]
-    pub fn size(&self) -> Size {
-        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-        let path = self.connection.path();
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
-        Size { database: bytes(path), wal: bytes(Path::new(&wal)) }
-    }
-
     fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         self.connection.read(read)
     }
@@ -207,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn dead_letters_progress_and_size_are_read() {
+    fn dead_letters_and_progress_are_read() {
         let (_folder, path) = folder();
         let config = DatabaseConfig { path: path.clone(), ..DatabaseConfig::default() };
         let database = Database::open(&config, &Routes::default()).expect("opens");
@@ -221,8 +202,6 @@ mod tests {
         assert_eq!(inspection.history("S").expect("reads").pop().map(|progress| progress.mark.sequence), Some(9));
         assert_eq!(inspection.dead_letters().expect("reads"), 2);
         assert_eq!(inspection.newest_dead_letter().expect("reads"), Some(("b".into(), "worse".into())));
-        let size = inspection.size();
-        assert!(size.database > 0 && size.wal > 0, "{size:?}");
         editor.run("UPDATE catchment_meta SET value = 99 WHERE key = 'version'").expect("SQL");
         assert!(Inspection::open(&path).expect_err("later").to_string().contains("a later catchment"));
     }

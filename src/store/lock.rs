@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::beside;
 use super::database_file::{must_be_a_file, must_have_one_name, must_not_be_foreign};
+use super::file_beside;
 use super::new_database::remove_if_unused;
 use super::reload_note::ReloadNote;
 use super::sqlite_error::of_spool;
@@ -162,7 +162,7 @@ impl Lock {
     /// Whether the last holder of the lock used the file as a spool.
     #[must_use]
     pub fn was_of_spool(path: &Path) -> bool {
-        File::open(beside(path, "lock")).is_ok_and(|mut file| line_of(&mut file, 2) == SPOOL)
+        File::open(file_beside(path, ".lock")).is_ok_and(|mut file| line_of(&mut file, 2) == SPOOL)
     }
 
     fn take_with(database: &Path, phase: StartPhase, third_line: &'static str) -> Result<Self, Error> {
@@ -173,7 +173,7 @@ impl Lock {
     fn take_unchecked(database: &Path, phase: StartPhase, third_line: &'static str) -> Result<Self, Error> {
         let began = Instant::now();
         let mut has_tried = false;
-        let path = beside(database, "lock");
+        let path = file_beside(database, ".lock");
         let unwritable = |source: std::io::Error| {
             lock_error(database, format!("cannot lock it with {}: {source}", path.display()), source)
                 .with_remedy("check that the directory exists and can be written")
@@ -222,7 +222,7 @@ impl Lock {
         }
         // While the lock is held: whoever waits for it looks whether the file still has its name.
         if self.made_file
-            && let Err(error) = std::fs::remove_file(beside(&self.database, "lock"))
+            && let Err(error) = std::fs::remove_file(file_beside(&self.database, ".lock"))
         {
             log::debug!("the lock file cannot be removed: {error}");
         }
@@ -262,7 +262,7 @@ impl Lock {
     /// What the holder has noted about reloads; `None` if the lock is free, or the holder takes no requests for reloads. Does not wait.
     #[must_use]
     pub fn reloads(database: &Path) -> Option<ReloadNote> {
-        let mut file = File::open(beside(database, "lock")).ok()?;
+        let mut file = File::open(file_beside(database, ".lock")).ok()?;
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => ReloadNote::of(&line_of(&mut file, 3)),
             _ => None,
@@ -281,7 +281,7 @@ impl Lock {
     /// How far the holder's start is; `None` if the lock is free or cannot be read. Does not wait.
     #[must_use]
     pub fn phase(database: &Path) -> Option<StartPhase> {
-        let mut file = File::open(beside(database, "lock")).ok()?;
+        let mut file = File::open(file_beside(database, ".lock")).ok()?;
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => {
                 let name = line_of(&mut file, 1);
@@ -296,7 +296,7 @@ impl Lock {
     /// Whether a process holds the lock that collects from core NATS. Does not wait.
     #[must_use]
     pub fn is_of_core(database: &Path) -> bool {
-        let Ok(mut file) = File::open(beside(database, "lock")) else { return false };
+        let Ok(mut file) = File::open(file_beside(database, ".lock")) else { return false };
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) && line_of(&mut file, 2) == CORE
     }
 
@@ -306,7 +306,7 @@ impl Lock {
     ///
     /// [`Error::Database`] when the lock file exists and cannot be read.
     pub fn holder(database: &Path) -> Result<Option<String>, Error> {
-        let path = beside(database, "lock");
+        let path = file_beside(database, ".lock");
         let unreadable = |source: std::io::Error| {
             lock_error(database, format!("cannot read its lock {}: {source}", path.display()), source)
                 .with_remedy("check the permissions of the lock file")

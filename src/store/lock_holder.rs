@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::process::{Pid, Signal};
 
-use super::beside;
+use super::file_beside;
 use super::lock::Lock;
 
 /// The process that holds a lock.
@@ -47,7 +47,7 @@ impl LockHolder {
         let number = pid.as_raw_nonzero().get();
         let no_process = |error| format!("cannot open process {number}: {error}; does it run in another container?");
         let opened = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).map_err(no_process)?;
-        let lock = beside(database, "lock").metadata().map_err(|error| format!("the lock file: {error}"))?;
+        let lock = file_beside(database, ".lock").metadata().map_err(|error| format!("the lock file: {error}"))?;
         let unreadable = |error: std::io::Error| {
             format!(
                 "cannot see which files process {number} has open: {error}; run this as the collector's user or as root"
@@ -121,7 +121,7 @@ mod tests {
             let other = std::process::Command::new("sleep").arg("60").spawn();
             let mut other = other.expect("starts");
             let text = format!("process {}\nrunning             \n\n", other.id());
-            std::fs::write(beside(&database, "lock"), text).expect("writes");
+            std::fs::write(file_beside(&database, ".lock"), text).expect("writes");
             let refused = LockHolder::of(&database).expect_err("does not hold it");
             assert!(refused.contains("does not hold the lock"), "{refused}");
             other.kill().and_then(|()| other.wait()).expect("ends");

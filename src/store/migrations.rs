@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
-use super::columns::now_us;
 use super::database_file::must_be_a_file;
 use super::interrupter::OpeningInterrupter;
 use super::quoted_names::names_only;
@@ -20,6 +19,7 @@ use super::suggestion::suggestion;
 use super::temp_store::use_files_if_possible;
 use crate::config::{Checkpoints, DatabaseConfig, Migrations};
 use crate::error::{DatabaseFault, Error};
+use crate::unix_time::now_us;
 use script::{ScriptError, ScriptErrorKind, ScriptRunner};
 use source::refused;
 

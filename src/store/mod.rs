@@ -17,6 +17,7 @@ mod editor;
 pub mod event_line;
 mod event_writer;
 mod file_identity;
+mod file_sizes;
 #[cfg(test)]
 mod fixture;
 mod importer;
@@ -72,18 +73,19 @@ pub use backup::{CopyLimits, DatabaseContents, StreamPosition, copy_database, mu
 pub use changes::{TableChange, changes};
 pub use compact::{Compacted, compact};
 pub use database::Database;
-pub use database_file::DatabaseFile;
+pub use database_file::{DatabaseFile, file_beside, unlinked};
 pub use dead_letters::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Selection, UnreadableHeaders};
 pub use editor::Editor;
 pub use event_writer::{EventOutcome, EventWriter};
 pub use file_identity::{FileIdentity, IdentityChange, PreviousFile, adopt};
+pub use file_sizes::FileSizes;
 pub use importer::{ImportCounts, ImportNote, ImportedLine, Importer, LineMarks};
 pub use insert_statement::InsertStatement;
 pub use inspection::Inspection;
 pub use json::{Json, JsonRowWriter, LosslessJson};
 pub use lock::{Lock, StartPhase};
 pub use lock_holder::LockHolder;
-pub use observation::{FileSizes, Observation};
+pub use observation::Observation;
 pub use optimize::Optimizer;
 pub use outbox::{Outbox, OutboxOptions, OutboxStatus};
 pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner};
@@ -114,20 +116,8 @@ pub use writer::Writer;
 
 pub use rusqlite;
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-
 /// The version of SQLite that is built in: `3.53.2`.
 #[must_use]
 pub fn sqlite_version() -> &'static str {
     rusqlite::version()
-}
-
-/// A file beside the database: the file that the path leads to, symbolic links followed, with `.extension` appended.
-#[must_use]
-pub fn beside(database: &Path, extension: &str) -> PathBuf {
-    let mut name = OsString::from(database_file::followed(database));
-    name.push(".");
-    name.push(extension);
-    name.into()
 }

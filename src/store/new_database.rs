@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::beside;
 use super::database_file::followed;
+use super::file_beside;
 use super::schema;
 use crate::counted;
 
@@ -21,7 +21,7 @@ pub(super) fn make(path: &Path, permissions: u32) {
     let permissions = Permissions::from_mode(permissions);
     let set = file.set_permissions(permissions.clone());
     // A process without a lock has none.
-    let lock = beside(path, "lock");
+    let lock = file_beside(path, ".lock");
     let set_on_lock = if lock.exists() { set_permissions(&lock, permissions) } else { Ok(()) };
     if let Err(error) = set.and(set_on_lock) {
         let database = path.display();

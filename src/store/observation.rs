@@ -1,10 +1,10 @@
-//! What an observer reads of a database while a collector writes it: sizes and dead letters. Each read is bounded.
+//! What an observer reads of a database while a collector writes it: pages and dead letters. Each read is bounded.
 
 use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::database_file::{followed, must_have_one_name};
+use super::database_file::must_have_one_name;
 use super::read_connection::ReadConnection;
 use super::schema;
 use crate::error::Error;
@@ -14,27 +14,6 @@ const COUNTED: u64 = 100_000;
 
 /// The longest text of an error that is read, in characters.
 const ERROR_LENGTH: u32 = 500;
-
-/// The sizes of a database's files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FileSizes {
-    /// Bytes of the database file.
-    pub database: u64,
-    /// Bytes of the file `-wal` beside it; 0 if there is none.
-    pub wal: u64,
-}
-
-impl FileSizes {
-    /// The sizes now; 0 for a file that is missing.
-    #[must_use]
-    pub fn of(path: &Path) -> Self {
-        let file = followed(path);
-        let mut wal = file.clone().into_os_string();
-        wal.push("-wal");
-        let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-        Self { database: size(&file), wal: size(Path::new(&wal)) }
-    }
-}
 
 /// What is in a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,8 +110,5 @@ mod tests {
         assert_eq!(last, [("c", 5), ("b", 500)]);
         assert_eq!(found.last[0].route.as_deref(), Some("r"));
         assert!(found.page_size >= 512 && found.pages > 1, "{found:?}");
-        let sizes = FileSizes::of(path);
-        assert!(sizes.database > 0 && sizes.wal > 0, "{sizes:?}");
-        assert_eq!(FileSizes::of(Path::new("/nowhere/a.db")), FileSizes::default());
     }
 }

@@ -16,9 +16,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
-use super::beside;
-use super::columns::now_us;
 use super::database_file::{DatabaseFile, must_exist, must_have_one_name};
+use super::file_beside;
 use super::lock::Lock;
 use super::sqlite_error::{database_error, fault, problem};
 use super::stored_event::{FirstRefusal, GivenUp, StoredEvent};
@@ -26,6 +25,7 @@ use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
 use crate::event_id::NameRange;
 use crate::pipeline::Problem;
+use crate::unix_time::now_us;
 use history::{History, Known, Verdict};
 use rows::{Read, Rows};
 use state::Start;
@@ -450,8 +450,8 @@ fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
 
 /// The file beside which the lock is: `<database>.forward`, and with the name of the table if that is not `events`.
 fn lock_name(path: &Path, table: &str) -> PathBuf {
-    let ending = if table == "events" { "forward".to_owned() } else { format!("forward-{table}") };
-    beside(path, &ending)
+    let ending = if table == "events" { ".forward".to_owned() } else { format!(".forward-{table}") };
+    file_beside(path, &ending)
 }
 
 fn connect(path: &Path, writes: bool) -> rusqlite::Result<Connection> {

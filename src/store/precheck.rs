@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthContext, Authorization};
 
-use super::database_file::{followed, must_not_be_foreign};
+use super::database_file::{file_beside, must_not_be_foreign};
 use super::migrations::{self, Migration};
 use super::read_only::{immutable, read_only};
 use super::routes::Routes;
@@ -74,9 +74,7 @@ fn may_change_events(config: &DatabaseConfig) -> bool {
 /// A connection that changes nothing and makes no file. Without locks, so that nobody is waited for, unless there is a log: that is not read
 /// without locks.
 fn for_look(path: &Path) -> rusqlite::Result<Connection> {
-    let mut log = followed(path).into_os_string();
-    log.push("-wal");
-    if Path::new(&log).exists() { read_only(path) } else { immutable(path) }
+    if file_beside(path, "-wal").exists() { read_only(path) } else { immutable(path) }
 }
 
 /// Refuses a database that has tables of another program and none of catchment's, unless a statement of

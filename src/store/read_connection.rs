@@ -20,7 +20,7 @@ use rusqlite::config::DbConfig;
 use rustix::fs::{Access, AtFlags};
 
 use super::Lock;
-use super::database_file::{followed, must_exist};
+use super::database_file::{file_beside, must_exist};
 use super::read_only::{immutable, read_only, read_only_and_tidy};
 use super::sqlite_error::{database_error, fault};
 use crate::error::{DatabaseFault, Error};
@@ -55,13 +55,13 @@ impl ReadConnection {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         must_exist(path)?;
         must_be_readable(path)?;
-        let log = FileState::of(&log_file(path, "-wal"));
+        let log = FileState::of(&file_beside(path, "-wal"));
         // SQLite would make the log and its index, and leave them behind: a user who owns the database could not write them.
         if !may_write(path) && log.is_none() {
             return Self::open_unlocked(path);
         }
         // To finish or undo another process's transaction is no reader's task.
-        let is_undone = size(&log_file(path, "-journal")) > 0;
+        let is_undone = size(&file_beside(path, "-journal")) > 0;
         let open = if may_write(path) && !is_undone { read_only_and_tidy } else { read_only };
         let until = Instant::now() + START_TIMEOUT;
         loop {
@@ -86,7 +86,7 @@ impl ReadConnection {
         };
         // Before the file is opened, so that a change in between is noticed.
         let unlocked = FileState::of(path);
-        let [wal, shm, journal] = ["-wal", "-shm", "-journal"].map(|ending| log_file(path, ending));
+        let [wal, shm, journal] = ["-wal", "-shm", "-journal"].map(|ending| file_beside(path, ending));
         if size(&wal) > 0 {
             // The index does not help either then.
             must_be_readable_as(path, &wal, "its last commits are in")?;
@@ -151,20 +151,20 @@ impl ReadConnection {
 
     /// Whether a log has commits that were there before. The log of an attached database counts as one of those.
     fn has_commits_of_others(&self) -> rusqlite::Result<bool> {
-        let log = log_file(&self.path, "-wal");
+        let log = file_beside(&self.path, "-wal");
         if size(&log) > 0 && FileState::of(&log) == self.log {
             return Ok(true);
         }
         let mut attached =
             self.sqlite.prepare("SELECT file FROM pragma_database_list WHERE name NOT IN ('main', 'temp')")?;
         let attached = attached.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-        Ok(attached.iter().any(|file| size(Path::new(&format!("{file}-wal"))) > 0))
+        Ok(attached.iter().any(|file| size(&file_beside(Path::new(file), "-wal")) > 0))
     }
 
     /// Whether there may be commits that this connection does not see. Opening it again helps.
     pub(super) fn is_outdated(&self) -> bool {
         self.unlocked.is_some()
-            && (self.unlocked != FileState::of(&self.path) || size(&log_file(&self.path, "-wal")) > 0)
+            && (self.unlocked != FileState::of(&self.path) || size(&file_beside(&self.path, "-wal")) > 0)
     }
 }
 
@@ -210,13 +210,6 @@ fn must_be_readable_as(database: &Path, file: &Path, role: &str) -> Result<(), E
 /// <https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_>.
 fn may_write(path: &Path) -> bool {
     rustix::fs::accessat(rustix::fs::CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
-}
-
-/// A file of SQLite beside the database.
-fn log_file(path: &Path, ending: &str) -> PathBuf {
-    let mut name = followed(path).into_os_string();
-    name.push(ending);
-    name.into()
 }
 
 fn size(path: &Path) -> u64 {
@@ -302,7 +295,7 @@ mod tests {
         editor.run("INSERT INTO t VALUES (2)").expect("SQL");
         drop(connection);
         editor.run("INSERT INTO t VALUES (3)").expect("SQL");
-        assert!(size(&log_file(&path, "-wal")) > 0);
+        assert!(size(&file_beside(&path, "-wal")) > 0);
         let connection = ReadConnection::open(&path).expect("opens");
         assert_eq!(count(&connection).expect("reads"), 3);
         editor.run("INSERT INTO t VALUES (4)").expect("SQL");
@@ -320,7 +313,7 @@ mod tests {
         editor
             .run("PRAGMA journal_mode = DELETE; BEGIN; INSERT INTO t VALUES (2); PRAGMA cache_spill = 1")
             .expect("SQL");
-        let journal = std::fs::read(log_file(&path, "-journal")).expect("the transaction has one");
+        let journal = std::fs::read(file_beside(&path, "-journal")).expect("the transaction has one");
         assert!(!journal.is_empty());
         let before = files(folder.path());
         assert_eq!(count(&ReadConnection::open(&path).expect("opens")).expect("reads"), 1);
@@ -348,15 +341,15 @@ mod tests {
     fn a_file_that_is_not_complete_is_refused_with_the_reason() {
         let (_folder, path) = database();
         let refused = || ReadConnection::open_unlocked(&path).expect_err("must be refused").to_string();
-        std::fs::write(log_file(&path, "-wal"), "x").expect("writes");
+        std::fs::write(file_beside(&path, "-wal"), "x").expect("writes");
         assert!(
             refused().contains("its last commits are in") && refused().contains("this user cannot make"),
             "{}",
             refused()
         );
-        std::fs::write(log_file(&path, "-shm"), "").expect("writes");
+        std::fs::write(file_beside(&path, "-shm"), "").expect("writes");
         assert!(refused().contains("this user cannot use the index of that"), "{}", refused());
-        std::fs::rename(log_file(&path, "-wal"), log_file(&path, "-journal")).expect("renames");
+        std::fs::rename(file_beside(&path, "-wal"), file_beside(&path, "-journal")).expect("renames");
         assert!(refused().contains("a transaction was interrupted"), "{}", refused());
     }
 }

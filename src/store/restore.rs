@@ -16,7 +16,7 @@ use super::schema::{self, must_be_ours};
 use super::sqlite_error::{database_error, fault};
 use super::{file_identity, sole_connection};
 use crate::error::{DatabaseFault, Error};
-use crate::new_file::NewFile;
+use crate::new_file::{NewFile, with_ending};
 
 /// The files that SQLite keeps beside a database.
 const ENDINGS: [&str; 3] = ["-wal", "-journal", "-shm"];
@@ -119,11 +119,7 @@ impl MovedFiles {
     fn aside(file: &Path, kept: &Path) -> std::io::Result<Self> {
         let mut moved = Self(Vec::new());
         for ending in ENDINGS {
-            let [from, to] = [file, kept].map(|path| {
-                let mut name = path.as_os_str().to_owned();
-                name.push(ending);
-                PathBuf::from(name)
-            });
+            let [from, to] = [file, kept].map(|path| with_ending(path, ending));
             match fs::rename(&from, &to) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 done => {

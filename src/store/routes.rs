@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use delete_markers::is_delete_marker;
 
-use crate::config::{DeleteMarkers, RouteConfig, Unmatched, validate_routes};
+use crate::config::{Config, DeleteMarkers, RouteConfig, Unmatched, validate_routes};
 use crate::error::Error;
 use crate::subject::Filter;
 
@@ -48,6 +48,15 @@ pub(super) enum Target {
 }
 
 impl Routes {
+    /// The routes of a configuration, with its settings for what no route matches.
+    ///
+    /// # Errors
+    ///
+    /// As [`Routes::new`].
+    pub fn of(config: &Config) -> Result<Self, Error> {
+        Ok(Self::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers))
+    }
+
     /// Routes in the order of the file: an event goes to the first whose subject matches. `unmatched` decides about events that match
     /// none. The SQL is checked when a database is opened with the routes.
     ///
@@ -69,8 +78,7 @@ impl Routes {
     }
 
     /// The same routes, with this setting for delete markers whose subject no route matches.
-    #[must_use]
-    pub fn with_delete_markers(self, delete_markers: DeleteMarkers) -> Self {
+    fn with_delete_markers(self, delete_markers: DeleteMarkers) -> Self {
         Self { delete_markers, ..self }
     }
 

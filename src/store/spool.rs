@@ -34,7 +34,6 @@ pub use sink::SpoolSink;
 pub use totals::SpoolTotals;
 
 use super::checkpointer::Checkpointer;
-use super::columns::now_us;
 use super::database_file::DatabaseFile;
 use super::pool::ConnectionManager;
 use super::sqlite_error::{database_error, of_spool, problem};
@@ -43,6 +42,7 @@ use crate::config::DatabaseConfig;
 use crate::error::{DatabaseFault, Error};
 use crate::event_id::NameRange;
 use crate::pipeline::Problem;
+use crate::unix_time::now_us;
 use reserve::Reserve;
 use totals::totals;
 

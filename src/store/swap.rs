@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::database_file::{followed, must_exist};
+use super::database_file::{file_beside, followed, must_exist};
 use super::file_identity::{inherit_identity, renew_identity};
 use super::read_connection::ReadConnection;
 use super::sqlite_error::database_error;
 use super::{ReplayNote, schema, sole_connection};
 use crate::error::{DatabaseFault, Error};
+use crate::new_file::{folder_of, with_ending};
 
 /// The most old databases that are kept beside one.
 const MOST_KEPT: usize = 1_000;
@@ -122,9 +123,7 @@ pub fn undo_interrupted_swap(live: &Path, new: &Path) -> Result<(), Error> {
 ///
 /// [`Error::Database`].
 pub fn undo_interrupted_transaction(path: &Path) -> Result<(), Error> {
-    let mut journal = followed(path).into_os_string();
-    journal.push("-journal");
-    if fs::metadata(journal).map_or(0, |file| file.len()) == 0 || !path.exists() {
+    if fs::metadata(file_beside(path, "-journal")).map_or(0, |file| file.len()) == 0 || !path.exists() {
         return Ok(());
     }
     let read = |connection: Connection| connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
@@ -137,12 +136,10 @@ fn open(path: &Path) -> Result<Connection, Error> {
 
 /// The path for an old database: `chat.db.replaced`, `chat.db.replaced-2` and so on.
 fn kept_names(live: &Path) -> impl Iterator<Item = PathBuf> {
-    let name = |number: usize| {
-        let mut name = live.as_os_str().to_owned();
-        name.push(if number == 1 { ".replaced".to_owned() } else { format!(".replaced-{number}") });
-        PathBuf::from(name)
-    };
-    (1..=MOST_KEPT).map(name)
+    (1..=MOST_KEPT).map(|number| match number {
+        1 => with_ending(live, ".replaced"),
+        _ => with_ending(live, &format!(".replaced-{number}")),
+    })
 }
 
 fn free_name(live: &Path) -> PathBuf {
@@ -167,8 +164,7 @@ fn forget_second_names(live: &Path) -> Result<(), Error> {
 }
 
 fn sync_folder(file: &Path) -> std::io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(file))?.sync_all()
 }
 
 fn refused(path: &Path, fault: DatabaseFault, detail: String) -> Error {

@@ -1,6 +1,5 @@
 //! When each job is due, and what its runs did.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use super::job::Job;
-use crate::pipeline::{Condition, Incident, Signal, Trouble};
+use crate::pipeline::{Condition, Incident, Signal, Trouble, panic_message};
 
 /// What a job of the upkeep did since the collector's start.
 #[derive(Clone, Debug)]
@@ -86,7 +85,7 @@ impl Scheduled {
         let began = Instant::now();
         let result = match catch_unwind(AssertUnwindSafe(|| job.run(stop))) {
             Ok(result) => result.map_err(|error| error.to_string()),
-            Err(panic) => Err(format!("it panicked: {}", message(&*panic))),
+            Err(panic) => Err(format!("it panicked: {}", panic_message(&*panic))),
         };
         let took = began.elapsed();
         if stop.is_raised() {
@@ -107,9 +106,4 @@ impl Scheduled {
             }
         }
     }
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }

@@ -261,6 +261,14 @@ fn a_file_that_is_no_backup_of_this_database_is_refused_by_name() {
     std::os::unix::fs::symlink("new.db", at("link.db")).expect("links");
     printed(&mut restore(&at("link.db"), &at("other.db")));
     assert_eq!(oracle::count(&at("new.db")), 20);
+    // What was there is kept beside the file, not beside the link, which may be on another disk.
+    std::fs::create_dir(at("links")).expect("a folder");
+    std::os::unix::fs::symlink("../new.db", at("links/a.db")).expect("links");
+    let restored = json_of(&printed(restore(&at("links/a.db"), &at("other.db")).arg("--json")));
+    let kept = Path::new(restored["kept"].as_str().expect("a path"));
+    assert_eq!(kept.parent(), at("new.db").canonicalize().expect("is there").parent());
+    assert_eq!((oracle::count(kept), oracle::count(&at("new.db"))), (20, 20));
+    assert_eq!(std::fs::read_dir(at("links")).expect("reads").count(), 1, "only the link");
     refused(&mut restore(&at("new.db"), &at("shop.db")), &["shop.db: it has no tables of catchment"]);
     // And where no backup can be.
     for (name, words) in [

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError};
 use nats::Message;
@@ -18,6 +18,7 @@ use crate::broker::broker_error;
 use crate::broker::connection::{Cluster, Received, Reconnect};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Batch, Condition, Confirmation, Epoch, Intake, IntakeState, Mark, Signal};
+use crate::unix_time::now_ns;
 
 /// How often the receiving thread checks everything else while nothing comes, and while events are dropped.
 const IDLE: Duration = Duration::from_secs(1);
@@ -228,9 +229,7 @@ impl CoreListener {
         if message.reply.is_some() && (self.confirms)(&message.subject) {
             keep_reply(&mut message);
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let received_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-        if !self.buffer.offer(Arrival::of(message, received_ns)) {
+        if !self.buffer.offer(Arrival::of(message, now_ns())) {
             self.reports.counters.dropped.add(1);
         }
     }

@@ -7,7 +7,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::api::Api;
 use super::api_error::ApiError;
@@ -15,6 +15,7 @@ use super::api_types::ConsumerInfo;
 use crate::broker::broker_error;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
+use crate::unix_time::now_us;
 
 /// The prefix of all names. The database's identity follows.
 const PREFIX: &str = "catchment-";
@@ -104,10 +105,7 @@ pub(super) fn new_name(owner: &Owner) -> String {
 /// Identifies this process among all that ever used the database.
 fn process() -> &'static str {
     static STARTED: OnceLock<String> = OnceLock::new();
-    STARTED.get_or_init(|| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        format!("{:x}", now.as_micros())
-    })
+    STARTED.get_or_init(|| format!("{:x}", now_us()))
 }
 
 /// The owner of the consumer with this name; `None` if it has another identity.

@@ -1,10 +1,11 @@
 //! The events to publish: one, the lines of an input, or generated load.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use crate::Event;
 use crate::cli::lines::{Lines, Source};
 use crate::store::event_line;
+use crate::unix_time::microseconds;
 
 /// The events of one command, in order.
 pub struct Events {
@@ -135,7 +136,7 @@ pub fn due(number: u64, rate: u64) -> Duration {
 
 /// JSON of this size with the number of the event and the time at which it was due. It is larger only if the two need more.
 fn generated(number: u64, due: SystemTime, size: usize) -> Vec<u8> {
-    let due_us = due.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let due_us = microseconds(due);
     let mut payload = format!("{{\"n\":{number},\"sent_us\":{due_us}");
     let rest = size.saturating_sub(payload.len());
     let padded = "{,\"pad\":\"\"}".len() - 1;
@@ -152,6 +153,8 @@ fn generated(number: u64, due: SystemTime, size: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     #[test]

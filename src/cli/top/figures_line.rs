@@ -1,7 +1,5 @@
 //! One look as a line of JSON.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde::Serialize;
 
 use super::series::Series;
@@ -9,6 +7,7 @@ use super::watch::Look;
 use crate::cli::status::name_of;
 use crate::cli::values::shown_time;
 use crate::observe::Snapshot;
+use crate::unix_time::now_us;
 
 /// The figures of one look.
 #[derive(Debug, Default, Serialize)]
@@ -71,6 +70,5 @@ impl FiguresLine {
 }
 
 fn now() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    shown_time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    shown_time(now_us())
 }

@@ -1,6 +1,7 @@
 //! Bootstrap intervals: they assume nothing about the distribution of the samples.
 
 use super::quantile;
+use crate::compare::random::Random;
 
 /// Resamples for one interval.
 pub const RESAMPLES: usize = 10_000;
@@ -67,12 +68,12 @@ pub fn interval_of_median(samples: &[f64], seed: u64) -> Interval {
 
 /// A resample of sorted samples is a draw of indexes. Counting how often each was drawn gives the median without sorting.
 fn medians_of_resamples(sorted: &[f64], seed: u64) -> Vec<f64> {
-    let mut random = SplitMix64(seed);
+    let mut random = Random::new(seed);
     let mut drawn = vec![0_usize; sorted.len()];
     let mut one = || {
         drawn.fill(0);
         for _ in 0..sorted.len() {
-            drawn[random.below(sorted.len())] += 1;
+            drawn[random.below(sorted.len() as u64) as usize] += 1;
         }
         let low = index_of(&drawn, (sorted.len() - 1) / 2);
         let high = index_of(&drawn, sorted.len() / 2);
@@ -91,23 +92,4 @@ fn index_of(drawn: &[usize], before: usize) -> usize {
         }
     }
     0
-}
-
-/// The generator of Steele, Lea and Flood: good enough for a bootstrap, and the same on every machine and in every release.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// An index below `bound`, by multiplication and shift; its bias is about `bound / 2^64`.
-    fn below(&mut self, bound: usize) -> usize {
-        let wide = u128::from(self.next()) * bound as u128;
-        usize::try_from(wide >> 64).unwrap_or(0)
-    }
 }

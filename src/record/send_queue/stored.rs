@@ -1,7 +1,7 @@
 //! A queue for events that are kept elsewhere too, in a spool or a table, and that are sent until they are in the stream.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
@@ -13,6 +13,7 @@ use crate::event::Event;
 use crate::printable;
 use crate::record::FailureReason;
 use crate::store::FirstRefusal;
+use crate::unix_time::since_us;
 
 impl SendQueue {
     /// Reports there what happens to each event.
@@ -31,7 +32,7 @@ impl SendQueue {
             let reason = too_large(&event, state.max_payload);
             self.insert(&mut state, number, event);
             if let (Some(refused), Some(pending)) = (refused, state.pending.get_mut(&number)) {
-                pending.no_stream = Instant::now().checked_sub(since(refused.at_us));
+                pending.no_stream = Instant::now().checked_sub(since_us(refused.at_us));
                 pending.others_stored = refused.others_stored;
             }
             if let Some(reason) = reason {
@@ -96,12 +97,6 @@ impl SendQueue {
     pub(in crate::record) fn give_up_after(&self) -> Option<Duration> {
         self.bounds.give_up_after
     }
-}
-
-/// How long ago this was.
-fn since(at_us: i64) -> Duration {
-    let then = UNIX_EPOCH + Duration::from_micros(u64::try_from(at_us).unwrap_or_default());
-    SystemTime::now().duration_since(then).unwrap_or_default()
 }
 
 impl State {

@@ -6,7 +6,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
 use crate::pipeline::{Delivery, Epoch};
-use crate::store::columns::{headers_json, micros, now_us, text_or_blob};
+use crate::store::columns::{headers_json, micros, text_or_blob};
+use crate::unix_time::now_us;
 
 /// Why an event could not be stored, and where it failed.
 #[derive(Clone, Debug)]

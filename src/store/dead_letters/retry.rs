@@ -15,13 +15,13 @@ use super::selection::{Cursor, Selection};
 use super::{DeadLetter, DeadLetterReason, PAGE, TIMEOUT, page};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Epoch, Mark, SingleEvent};
-use crate::store::columns::now_us;
 use crate::store::pool::WriteConnection;
 use crate::store::reader::Value;
 use crate::store::routes::decoded_batch::{DecodedBatch, Disposition};
 use crate::store::routes::plan::Plan;
 use crate::store::routes::statements::{StatementError, Statements};
 use crate::store::sqlite_error::{database_error, is_constraint, one_line};
+use crate::unix_time::now_us;
 
 /// How many of the letters that stay are reported with their reason.
 const MAX_REASONS: usize = 10;

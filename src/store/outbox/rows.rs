@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{DatabaseFault, Error};
 use crate::printable;
-use crate::store::columns::now_us;
 use crate::store::sqlite_error::database_error;
 use crate::store::stored_event::{self, StoredEvent};
+use crate::unix_time::now_us;
 
 /// How a table is read.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::archive_database;
 use super::lines;
 use crate::config::{ArchiveKind, RetentionRule};
+use crate::new_file::folder_of;
 use crate::store::cell::Cell;
 use crate::store::database_file::followed;
 
@@ -63,7 +64,7 @@ impl Archive {
     /// Why not, in one line.
     pub(super) fn check(&self, database: &Path) -> Result<(), String> {
         let shown = self.path.display();
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(&self.path);
         if !folder.is_dir() {
             return Err(format!("{shown}: its directory {} does not exist", folder.display()));
         }

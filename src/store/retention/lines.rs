@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::new_file::folder_of;
 use crate::store::cell::Cell;
 use crate::store::json::{JsonRowWriter, LosslessJson};
 
@@ -80,8 +81,7 @@ fn add_within(
         file.write_all(&text)?;
         file.sync_all()?;
         if is_new {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            File::open(folder)?.sync_all()?;
+            File::open(folder_of(path))?.sync_all()?;
         }
         Ok(())
     };

@@ -11,9 +11,9 @@ use super::small_transactions::{Failure, Sizes, SmallTransactions};
 use super::target::{Target, Time};
 use crate::error::Error;
 use crate::store::cell::Cell;
-use crate::store::columns::now_us;
 use crate::store::schema::quoted;
 use crate::store::sqlite_error::{database_error, is_constraint, message};
+use crate::unix_time::now_us;
 
 /// How many rows are found at a time.
 const CHUNK: usize = 5_000;

@@ -3,8 +3,8 @@ use rusqlite::Connection;
 use super::*;
 use crate::config::{RetentionRule, RetentionRules, Unmatched};
 use crate::store::cell::Cell;
-use crate::store::columns::now_us;
 use crate::store::fixture::{Fixture, texts};
+use crate::unix_time::now_us;
 
 const DAY_US: i64 = 86_400_000_000;
 

@@ -1,6 +1,5 @@
 //! The file of a spool: made, recognised, and moved aside where it is damaged.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,8 +10,9 @@ use time::OffsetDateTime;
 
 use crate::config::DatabaseConfig;
 use crate::error::{DatabaseFault, Error};
+use crate::new_file::{folder_of, with_ending};
 use crate::printable;
-use crate::store::database_file::{followed, must_have_one_name};
+use crate::store::database_file::{file_beside, followed, must_have_one_name};
 use crate::store::lock::Lock;
 use crate::store::sqlite_error::{database_error, message};
 use crate::store::{new_database, schema};
@@ -212,11 +212,11 @@ fn move_aside(path: &Path, why: &Error) -> Result<PathBuf, Error> {
     let file = followed(path);
     let aside = free_name(&file);
     // The log first: without it, the file would be an earlier state that is not damaged. A new file must not find it either.
-    let log = ending(&file, "-wal");
-    let moved = if log.exists() { std::fs::rename(&log, ending(&aside, "-wal")) } else { Ok(()) };
+    let log = log_of(path);
+    let moved = if log.exists() { std::fs::rename(&log, with_ending(&aside, "-wal")) } else { Ok(()) };
     moved.and_then(|()| std::fs::rename(&file, &aside)).map_err(|e| unmovable(path, e))?;
     // It has no content of its own.
-    let _ = std::fs::remove_file(ending(&file, "-shm"));
+    let _ = std::fs::remove_file(file_beside(path, "-shm"));
     let (spool, shown, why) = (path.display(), aside.display(), detail(why));
     log::error!(
         event = "spool.damaged", spool:% = spool, moved_to:% = shown, error:% = why;
@@ -229,8 +229,8 @@ fn move_aside(path: &Path, why: &Error) -> Result<PathBuf, Error> {
 /// Completes a move of which only the log was moved, because the process ended. Returns where the spool is now.
 fn finish_moving(path: &Path) -> Result<Option<PathBuf>, Error> {
     let file = followed(path);
-    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return Ok(None) };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let Some(name) = file.file_name() else { return Ok(None) };
+    let folder = folder_of(&file);
     let start = [name.as_encoded_bytes(), b".damaged-"].concat();
     let mut moved = None;
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -273,17 +273,11 @@ fn free_name(file: &Path) -> PathBuf {
     let (hour, minute, second) = now.to_hms();
     let time = format!("{year:04}{:02}{day:02}T{hour:02}{minute:02}{second:02}Z", u8::from(month));
     let names = std::iter::once(String::new()).chain((2..).map(|number| format!("-{number}")));
-    let mut free = names.map(|number| ending(file, &format!(".damaged-{time}{number}")));
-    free.find(|path| !path.exists() && !ending(path, "-wal").exists()).unwrap_or_else(|| file.to_owned())
+    let mut free = names.map(|number| with_ending(file, &format!(".damaged-{time}{number}")));
+    free.find(|path| !path.exists() && !with_ending(path, "-wal").exists()).unwrap_or_else(|| file.to_owned())
 }
 
 /// The file `-wal` of a spool.
 pub(super) fn log_of(spool: &Path) -> PathBuf {
-    ending(&followed(spool), "-wal")
-}
-
-fn ending(file: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(file);
-    name.push(ending);
-    name.into()
+    file_beside(spool, "-wal")
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, params};
 
-use crate::store::columns::now_us;
 use crate::store::stored_event::FirstRefusal;
+use crate::unix_time::now_us;
 
 /// Notes that these events were refused for the first time now, and whether others were stored.
 pub(super) fn note(connection: &Connection, positions: &[u64], others_stored: bool) -> rusqlite::Result<()> {

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::file::log_of;
-use crate::store::beside;
+use crate::new_file::folder_of;
+use crate::store::file_beside;
 
 /// Its size, at most and at least.
 const LARGEST: u64 = 4 << 20;
@@ -39,7 +40,7 @@ pub(super) struct Reserve {
 
 /// Where the room for this spool is kept.
 pub(in crate::store) fn reserve_path(spool: &Path) -> PathBuf {
-    beside(spool, "reserve")
+    file_beside(spool, ".reserve")
 }
 
 impl Reserve {
@@ -97,8 +98,8 @@ impl Reserve {
 
     /// The bytes that are free on the disk. Where that is not known, SQLite tells when there are none.
     fn free(&self) -> u64 {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+        let disk = rustix::fs::statvfs(folder_of(&self.path));
+        disk.map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     fn make(&self) -> bool {

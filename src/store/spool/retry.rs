@@ -14,7 +14,7 @@ use super::{Spool, Sum};
 use crate::error::Error;
 use crate::event_id::WIDTH;
 use crate::pipeline::Problem;
-use crate::store::columns::now_us;
+use crate::unix_time::now_us;
 
 /// What became of the dead letters of a spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::refusals;
 use super::totals::{SpoolTotals, totals};
 use crate::event_id::{NameRange, draw_name};
-use crate::store::columns::now_us;
+use crate::unix_time::now_us;
 
 /// The last position of a name of which it is not known how many numbers were used.
 pub(super) const UNKNOWN: i64 = i64::MAX;
