@@ -165,6 +165,7 @@ const UNKNOWN: u8 = 3;
 /// Runs the command that the process's arguments name, and returns its exit status.
 #[must_use]
 pub fn run_command() -> ExitCode {
+    signals::survive_file_size_limit();
     let cli = match Cli::parse_arguments() {
         Ok(cli) => cli,
         Err(status) => return status,
@@ -188,7 +189,13 @@ impl Cli {
                 failure::print_as(format, &usage::line(&error, &command));
             } else {
                 // If standard error is closed, the exit status is still set.
-                let _ = error.print();
+                if let Err(unwritten) = error.print()
+                    && !error.use_stderr()
+                    && unwritten.kind() != std::io::ErrorKind::BrokenPipe
+                {
+                    failure::print_as(format, &format!("standard output: {unwritten}"));
+                    return ExitCode::FAILURE;
+                }
             }
             let status = u8::try_from(error.exit_code()).unwrap_or(2);
             let of_check = status != 0 && commands.first().is_some_and(|name| name == "check");

@@ -294,7 +294,7 @@ impl Publish {
     }
 }
 
-/// By what a repeated event is recognised. By default by the stream only: for the others, the database remembers each run of this command.
+/// By what a repeated event is recognised. By default by the stream only: for the others, the database keeps the name of each run of this command.
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum RecognisedBy {
     /// By the stream, within its duplicate window

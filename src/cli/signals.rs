@@ -7,10 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::{io, thread};
 
 use anyhow::Context;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 use super::failure::ExitStatus;
+
+/// Lets a write beyond a limit of file sizes (`ulimit -f`, `LimitFSIZE` of a service) fail with an error. Unless a program handles SIGXFSZ,
+/// the write ends it: <https://man7.org/linux/man-pages/man2/getrlimit.2.html>.
+pub fn survive_file_size_limit() {
+    // Without a handler the process ends, as before.
+    let _ = flag::register(SIGXFSZ, Arc::default());
+}
 
 /// Whether a stop was requested, and by what.
 #[derive(Clone)]

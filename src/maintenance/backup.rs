@@ -18,7 +18,7 @@ pub struct BackupOptions {
     /// How large the file `-wal` of the database may be at most, in bytes; the default is 1 GiB. The copy holds it back: it grows with each
     /// commit meanwhile. From half of that on, `rate` does not count. At the limit the backup ends with an error.
     pub max_wal: u64,
-    /// Whether a file that is there already is replaced.
+    /// Whether a file that is there already is replaced. Default false: then it is an error.
     pub replace: bool,
 }
 

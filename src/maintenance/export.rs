@@ -75,9 +75,9 @@ impl std::fmt::Debug for ExportTarget<'_> {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ExportOptions {
-    /// The format.
+    /// The format. Default: JSON lines.
     pub format: ExportFormat,
-    /// Whether a file that is there already is replaced.
+    /// Whether a file that is there already is replaced. Default false: then it is an error.
     pub replace: bool,
 }
 

@@ -122,13 +122,13 @@ pub struct GapsReport {
 /// # Errors
 ///
 /// [`Error::Config`]; [`Error::Database`]: there is none, or it cannot be read; [`Error::Broker`] unless `offline`: the stream cannot be
-/// asked. [`Error::Cancelled`] if `report` has broken.
+/// asked. [`Error::Cancelled`] if `progress` returned [`ControlFlow::Break`].
 pub fn gaps(
     config: &Config,
     options: &GapsOptions,
-    report: &dyn Fn(Progress) -> ControlFlow<()>,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<GapsReport, Error> {
-    let task = Task::new("the search for gaps", report);
+    let task = Task::new("the search for gaps", progress);
     let config = config.resolved()?;
     config.validate()?;
     if config.broker.mode == Mode::Core {

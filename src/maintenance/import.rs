@@ -28,9 +28,9 @@ pub enum BadLines {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ImportOptions {
-    /// What is done with a line that is no event.
+    /// What is done with a line that is no event. Default: the import ends with an error.
     pub bad_lines: BadLines,
-    /// Imports the whole file, also if it, or its beginning, was imported before.
+    /// Imports the whole file, also if it, or its beginning, was imported before. Default false.
     pub again: bool,
 }
 

@@ -71,7 +71,13 @@ pub(super) struct PartEnd {
 impl<'f> ImportFile<'f> {
     pub(super) fn open(file: &'f Path, task: &Task<'_>) -> Result<Self, Error> {
         let on_error = |error| failed(file, &error);
-        let metadata = std::fs::metadata(file).map_err(on_error)?;
+        let metadata = match std::fs::metadata(file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let detail = "there is no such file; name one with events, one JSON object a line".into();
+                return Err(Error::File { path: file.to_owned(), detail, source: Some(error.into()) });
+            }
+            found => found.map_err(on_error)?,
+        };
         if metadata.is_dir() {
             let detail = "it is a folder; name a file in it".into();
             return Err(Error::File { path: file.to_owned(), detail, source: None });

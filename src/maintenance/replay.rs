@@ -120,23 +120,23 @@ pub struct ReplayReport {
 /// - [`Error::Database`] or [`Error::Migration`]: the new database cannot be written; with `swap`, the old one has something that the
 ///   new one lacks, or another program has it open.
 /// - [`Error::Locked`]: another replay fills the new database; with `swap`, a collector uses the old one.
-/// - [`Error::Cancelled`]: `report` has broken. What was received is committed.
+/// - [`Error::Cancelled`]: `progress` returned [`ControlFlow::Break`]. What was received is committed.
 pub fn replay(
     config: &Config,
     options: &ReplayOptions,
-    report: &dyn Fn(Progress) -> ControlFlow<()>,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<ReplayReport, Error> {
-    replay_reporting(config, options, report, &mut None)
+    replay_reporting(config, options, progress, &mut None)
 }
 
 /// The same, with a report of how far a replay came that was cancelled while it read the stream.
 pub(crate) fn replay_reporting(
     config: &Config,
     options: &ReplayOptions,
-    report: &dyn Fn(Progress) -> ControlFlow<()>,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
     cancelled: &mut Option<ReplayReport>,
 ) -> Result<ReplayReport, Error> {
-    let task = Task::new("the replay", report);
+    let task = Task::new("the replay", progress);
     let mut config = config.resolved()?;
     config.validate()?;
     config.broker.create_stream = false;
@@ -160,7 +160,13 @@ pub(crate) fn replay_reporting(
         undo_interrupted_swap(&live, &new.path)?;
         Filling { config: &config, new: &new, routes: &routes, options, task }.run(note, cancelled)
     };
-    let (_lock, mut report) = lock.keep_if_ok(fill())?;
+    let filled = fill().map_err(|error| match &error {
+        Error::Database { fault: DatabaseFault::Corrupt, path, .. } if *path == new.path => {
+            error.with_remedy("set ReplayOptions::into to another file")
+        }
+        _ => error,
+    });
+    let (_lock, mut report) = lock.keep_if_ok(filled)?;
     if options.swap {
         task.report("swapping", 0, None, "files")?;
         (report.lost, report.behind) = lost_by_swap(&live, &new.path, &report.stream)?;

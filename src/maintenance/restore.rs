@@ -24,6 +24,7 @@ use crate::time_stamp::time_stamp;
 #[non_exhaustive]
 pub struct RestoreOptions {
     /// Whether the backup may be one of another database than that in the place, which may be one of another program.
+    /// Default false: then it is an error.
     pub other_database: bool,
     /// Bytes a second at most. The default has no limit.
     pub rate: Option<u64>,

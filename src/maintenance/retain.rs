@@ -10,7 +10,7 @@ use crate::pipeline::Signal;
 use crate::store::{Database, Lock, RetentionFigures, RetentionForecast, RetentionStatus, Routes, forecast_retention};
 use crate::task::{Progress, Task, run_beside};
 
-/// How to apply `[retention]` once.
+/// How to apply `[retention]` once. It has no fields yet: later ones will not change the function's arguments.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct RetainOptions {}

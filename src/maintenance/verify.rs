@@ -136,13 +136,13 @@ impl VerifyReport {
 /// # Errors
 ///
 /// [`Error::Config`], [`Error::Broker`], [`Error::Database`]; with `repair` also [`Error::Migration`], and [`Error::Locked`] while a
-/// collector runs. [`Error::Cancelled`] if `report` has broken. What was repaired before an error stays repaired.
+/// collector runs. [`Error::Cancelled`] if `progress` returned [`ControlFlow::Break`]. What was repaired before an error stays repaired.
 pub fn verify(
     config: &Config,
     options: &VerifyOptions,
-    report: &dyn Fn(Progress) -> ControlFlow<()>,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<VerifyReport, Error> {
-    let task = Task::new("the verification", report);
+    let task = Task::new("the verification", progress);
     let config = config.resolved()?;
     config.validate()?;
     if config.broker.mode == Mode::Core {

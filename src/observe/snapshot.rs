@@ -13,7 +13,7 @@ use crate::pipeline::Distribution;
 /// The figures of a running collector at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// 1.
+    /// The version of this format: 1.
     pub format: u32,
     /// When it was made.
     pub at: String,

@@ -16,7 +16,7 @@ use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
 use crate::event_id;
-use crate::pipeline::{Batch, Committed, Epoch, Intake, IntakeState, Limits, Mark, Problem, Refusal, Sink};
+use crate::pipeline::{Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Problem, Refusal, Sink};
 use crate::unix_time::now_ns;
 
 pub(super) struct CommitQueue {
@@ -205,8 +205,8 @@ impl CommitQueue {
     }
 
     /// A sink of that pipeline, which notifies the queue of each attempt to commit.
-    pub(super) fn notified_by<S>(self: &Arc<Self>, sink: S) -> NotifyingSink<S> {
-        NotifyingSink { sink, queue: Arc::clone(self), _part: PipelinePart::of(self) }
+    pub(super) fn notified_by<S>(self: &Arc<Self>, sink: S, condition: &Condition) -> NotifyingSink<S> {
+        NotifyingSink { sink, queue: Arc::clone(self), condition: condition.clone(), _part: PipelinePart::of(self) }
     }
 
     /// Accepts no more events. The events in the queue are still committed.
@@ -381,6 +381,7 @@ impl Intake for CommitQueueIntake {
 pub(super) struct NotifyingSink<S> {
     sink: S,
     queue: Arc<CommitQueue>,
+    condition: Condition,
     _part: PipelinePart,
 }
 
@@ -395,6 +396,10 @@ impl<S: Sink> Sink for NotifyingSink<S> {
             return Err(Refusal::Closed);
         }
         let result = self.sink.commit(batch);
+        // The pipeline ends with this error, and the recorder stays as it is.
+        if let Err(Refusal::Fatal(error)) = &result {
+            self.condition.degrade(error.to_string());
+        }
         self.queue.attempt_finished(last, &result);
         result
     }

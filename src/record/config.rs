@@ -235,6 +235,9 @@ impl SpooledRecorderConfig {
     ///
     /// [`Error::Config`] with the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), Error> {
+        if self.path.as_os_str().is_empty() {
+            return Err(Error::config("path", "is empty; it names the spool"));
+        }
         let limits = [("max_events", self.max_events), ("max_bytes", self.max_bytes)];
         if let Some((key, _)) = limits.into_iter().find(|(_, limit)| *limit == 0) {
             return Err(Error::config(key, "is 0; must be at least 1"));
@@ -280,7 +283,7 @@ pub enum CommitMode {
     /// Each event in a transaction of its own, on the caller's thread: it is committed when `record` returns. Any number of
     /// threads and processes can write to the database.
     PerEvent,
-    /// Several events in one transaction, on writer threads: `record` returns at once, and the receipt tells when the event is
+    /// Several events in one transaction, on writer threads: `record` returns at once, and the receipt reports when the event is
     /// committed. A database has one collector or one recorder in this mode at a time; a second one is refused, in the same program
     /// too ([`Error::Locked`]).
     #[default]

@@ -11,13 +11,21 @@ use crate::printable;
 
 /// An event that was not recorded, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("event on {} not recorded: {reason}", printable(event.subject()))]
+#[error("event on {} not recorded: {reason}", short(event.subject()))]
 #[non_exhaustive]
 pub struct RecordError {
     /// The event, given back.
     pub event: Box<Event>,
     /// Why it was not recorded.
     pub reason: FailureReason,
+}
+
+/// The beginning of a subject that is too long to be shown.
+fn short(subject: &str) -> String {
+    const SHOWN: usize = 80;
+    let end = subject.char_indices().nth(SHOWN).map(|(at, _)| at);
+    let more = if end.is_some() { "…" } else { "" };
+    format!("{}{more}", printable(&subject[..end.unwrap_or(subject.len())]))
 }
 
 impl RecordError {

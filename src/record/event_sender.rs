@@ -137,6 +137,7 @@ impl EventSender {
         let silence = self.config.broker.silence;
         let mut liveness = Liveness::new(silence);
         let (mut denied, mut denied_until) = (HashSet::new(), Instant::now());
+        let mut refusal = None;
         loop {
             let results = publisher.results(silence / 4, self.queue.woken(), &|number| self.queue.subject_of(number));
             if publisher.has_questions() {
@@ -154,7 +155,8 @@ impl EventSender {
                 }
                 self.queue.fail_denied(&denial);
             }
-            if !results.is_empty() {
+            let is_answered = !results.is_empty();
+            if is_answered {
                 reconnect.productive();
                 liveness.answered(Instant::now());
             }
@@ -162,8 +164,13 @@ impl EventSender {
             let grace = self.grace(&results);
             if let SettleResult::Retry(reason) = self.queue.settle(results, grace) {
                 self.condition.degrade(format!("{reason}; sending again"));
+                refusal = Some(reason);
             } else if any_stored && Instant::now() >= denied_until {
                 self.condition.recover();
+                refusal = None;
+            } else if is_answered && let Some(reason) = refusal.take() {
+                // The events were given back.
+                self.condition.degrade(reason);
             }
             if self.stop.is_raised() || self.queue.is_done() {
                 return "closed".into();

@@ -49,12 +49,12 @@ impl GroupedCommits {
         overflow: Overflow,
     ) -> Result<Self, Error> {
         let queue = Arc::new(CommitQueue::new(epoch, settings.limits));
-        let sinks = sinks.into_iter().map(|sink| {
-            let sink = LockedSink { sink, _lock: Arc::clone(lock) };
-            queue.notified_by(sink)
-        });
         let shared = Shared::new("database");
         let condition = shared.sink.clone();
+        let sinks = sinks.into_iter().map(|sink| {
+            let sink = LockedSink { sink, _lock: Arc::clone(lock) };
+            queue.notified_by(sink, &condition)
+        });
         let pipeline = Pipeline::start(queue.intake(), sinks.collect(), settings, shared)?;
         Ok(Self { queue, overflow, pipeline, condition })
     }

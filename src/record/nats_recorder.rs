@@ -21,13 +21,14 @@ use crate::pipeline::{Condition, Health, Signal, ThreadGroup};
 /// How long dropping a recorder may go on sending.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Publishes events to a `JetStream` stream, or in core NATS to the subscribers, and tells when they are recorded.
+/// Publishes events to a `JetStream` stream, or in core NATS to the subscribers, and reports when they are recorded.
 ///
 /// `record` puts an event into a buffer and returns at once; it blocks only while the buffer is full, as `overflow` sets. Events
 /// are sent in the order of the calls, many at a time without waiting for the answers. An event is recorded when the stream
 /// has acknowledged it or was found to have it. After a lost connection, the recorder sends unconfirmed events again with
 /// the same identity, which the stream recognises. Where the stream may no longer recognise it, the recorder looks for the event
-/// in the stream instead. Answers to an event's subject from other programs are ignored.
+/// in the stream instead. An event that is refused for the moment, because no stream takes it or a stream has no room, is sent again later
+/// than the next ones: only a [`SpooledRecorder`](super::SpooledRecorder) keeps the order then. Answers to an event's subject from other programs are ignored.
 ///
 /// With [`Mode::Core`] there is no stream, and nothing acknowledges an event. An event counts as recorded when the server has read
 /// it: when the server has answered a flush that was sent after the event. So [`Recorder::flush`] and [`Recorder::close`]

@@ -14,7 +14,7 @@ use crate::deadline;
 use crate::event::Event;
 use crate::printable;
 
-/// Tells when and where an event is recorded. A receipt can be dropped: the event is recorded all the same, and if it fails,
+/// Reports when and where an event is recorded. A receipt can be dropped: the event is recorded all the same, and if it fails,
 /// [`Recorder::flush`](super::Recorder::flush) returns it.
 pub struct Receipt(ReceiptState);
 
@@ -74,7 +74,7 @@ pub enum ReceiptKind {
     /// Committed in the database, or dropped as the settings say ([`Destination::Dropped`]). How durable that is depends on its
     /// `synchronous`: with `full`, it is on the disk.
     Committed,
-    /// Kept in the spool: on the disk. [`Receipt::wait_for_stream`] tells when it is in the stream too.
+    /// Kept in the spool: on the disk. [`Receipt::wait_for_stream`] reports when it is in the stream too.
     Spooled,
 }
 

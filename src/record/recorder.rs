@@ -31,7 +31,7 @@ use crate::pipeline::Health;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Recorder: Sealed + Send + Sync {
-    /// Passes an event to the recorder. The receipt tells when and where the event is recorded. Each recorder documents whether
+    /// Passes an event to the recorder. The receipt reports when and where the event is recorded. Each recorder documents whether
     /// this blocks.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! A spool as the forwarder sees it.
+//! A spool's implementation of the forwarder's store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

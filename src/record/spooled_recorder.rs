@@ -33,7 +33,7 @@ const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 /// there or not. A thread forwards the events in their order, and removes those that the stream has stored. What is left when the program
 /// ends, or is killed, is forwarded after the next start, days later too.
 ///
-/// A receipt tells both: [`Receipt::wait`] that the event is kept in the spool, [`Receipt::wait_for_stream`] that it is in the stream.
+/// A receipt reports both: [`Receipt::wait`] that the event is kept in the spool, [`Receipt::wait_for_stream`] that it is in the stream.
 ///
 /// An event is sent again until the stream has it, and always under the name and number that it has in the spool. So a collector's
 /// database has it once, until it forgets the recorder (`database.forget_recorders`). The stream may have it twice. An event that is refused while others are stored,

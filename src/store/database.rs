@@ -398,7 +398,7 @@ impl Database {
         let path = self.file.path();
         // A connection would make a new file.
         if self.file.was_replaced() {
-            let detail = "the file was moved, removed or replaced while it was collected into".into();
+            let detail = "the file was moved, removed or replaced while it was written".into();
             return Err(refused(path, DatabaseFault::Conflict, detail));
         }
         let plan = plan(&self.connect()?, path, routes)?;

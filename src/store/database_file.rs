@@ -14,6 +14,7 @@ use super::read_only::immutable;
 use super::sqlite_error::database_error;
 use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
+use crate::hint;
 use crate::new_file::{folder_of, with_ending};
 
 /// A database file: its path, and the file that the path led to when the database was opened.
@@ -82,9 +83,9 @@ fn must_have_a_folder(path: &Path) -> Result<(), Error> {
     if folder.is_dir() {
         return Ok(());
     }
-    let folder = folder.display();
-    let error = refused(path, format!("the directory {folder} does not exist"));
-    Err(error.with_remedy(format!("make it (mkdir -p {folder}), or set another database.path")))
+    let error = refused(path, format!("the directory {} does not exist", folder.display()));
+    let folder = folder.to_string_lossy();
+    Err(error.with_remedy(format!("make it (mkdir -p {}), or set another database.path", hint::word(&folder))))
 }
 
 /// Refuses a name that is too long: SQLite and catchment keep files beside the database, named after it.

@@ -4,7 +4,7 @@
 //! file itself is never opened for this: closing it would drop SQLite's own locks (<https://sqlite.org/howtocorrupt.html>, 2.2),
 //! and on NFS a lock on it would be one of SQLite's.
 //!
-//! The lock file says how far a collector's start is, so that another command waits for it, but not for one that has started.
+//! The lock file contains how far a collector's start is, so that another command waits for it, but not for one that has started.
 //!
 //! Symbolic links are followed first, so all paths to a file share one lock. A file with several hard links is refused when it is
 //! opened.

@@ -2,6 +2,7 @@
 
 use std::iter;
 
+/// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
     /// `-- …` without its line end, or `/* … */`.
@@ -18,6 +19,7 @@ pub enum TokenKind {
     Other,
 }
 
+/// A token, in the text that it is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token<'s> {
     pub kind: TokenKind,

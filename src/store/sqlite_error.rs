@@ -93,11 +93,9 @@ pub(super) fn remedy(error: &rusqlite::Error) -> Option<&'static str> {
         DatabaseFault::Busy => "another process holds its write lock; end that process's transaction",
         DatabaseFault::Full => "make room on its disk",
         DatabaseFault::Corrupt if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
-            "set database.path to another file; if this was the database, restore a copy (missing events are read from the stream again)"
+            "set database.path to another file; if this was the database, restore a copy of it"
         }
-        DatabaseFault::Corrupt => {
-            "it is damaged; restore a copy (missing events are read from the stream again) or move it away"
-        }
+        DatabaseFault::Corrupt => "it is damaged; restore a copy of it, or move it away",
         DatabaseFault::Unwritable => "check that the file and its directory exist and can be written",
         DatabaseFault::Io if lacks_temporary_folder(error) => {
             "no folder for temporary files can be written; set TMPDIR to one"

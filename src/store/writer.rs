@@ -433,10 +433,10 @@ impl Sink for Writer {
         // Checked before the pool opens a connection, which would create an empty file if there is none. A file that is replaced
         // between this check and the commit is noticed by the next batch.
         if self.file.was_replaced() {
-            let detail = "the file was moved, removed or replaced while it was collected into";
+            let detail = "the file was moved, removed or replaced while it was written";
             let error = self.error(DatabaseFault::Conflict, detail.into());
             return Err(Refusal::Fatal(
-                error.with_remedy("put it back, or start again with the file that is there now"),
+                error.with_remedy("start again, with this file if it is put back, or with the one that is there now"),
             ));
         }
         let mut pooled = match self.pool.get() {

@@ -31,7 +31,7 @@ impl Job for BackupJob {
     }
 
     fn due_in(&mut self) -> Option<Duration> {
-        // Whoever removes the last backup gets another one, but not over and over.
+        // If the last backup is removed, another one is made, but not again and again.
         let pause = self.made.map_or(Duration::ZERO, |made| RETRY.saturating_sub(made.elapsed()));
         Some(self.backups.due_in().max(pause.min(self.backups.every)))
     }

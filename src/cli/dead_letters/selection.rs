@@ -3,6 +3,7 @@
 use crate::store::Selection;
 use crate::subject::Filter;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::cli::failure::UsageError;
 use crate::cli::quantities::{filter, time_us, whole};
@@ -29,11 +30,11 @@ pub struct SelectionArgs {
     subject: Option<Filter>,
 
     /// Text in the error, in upper or lower case
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     error: Option<String>,
 
     /// Route of the letter
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     route: Option<String>,
 
     /// At most this many

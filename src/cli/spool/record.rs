@@ -11,6 +11,7 @@ use clap::Args;
 use crate::record::{Destination, RecordError, SpooledRecorderConfig};
 use crate::{Event, Recorder, SpooledRecorder};
 
+use crate::cli::failure::UsageError;
 use crate::cli::output::Output;
 use crate::cli::quantities::duration;
 use crate::cli::settings::{BrokerArgs, DatabaseArgs, Settings};
@@ -64,6 +65,8 @@ impl Record {
         if let Some(id) = self.id {
             event = event.id(id);
         }
+        // A wrong event makes no spool.
+        event.validate().map_err(|invalid| UsageError(invalid.to_string()))?;
         let signals = Signals::catch()?;
         let mut config = SpooledRecorderConfig::new(&self.file);
         config.broker = broker;

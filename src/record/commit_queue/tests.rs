@@ -34,8 +34,8 @@ fn fixture() -> Fixture {
     let (to_test, begun) = crossbeam_channel::unbounded();
     let (results, from_test) = crossbeam_channel::unbounded();
     let sink = ScriptedSink { begun: to_test, results: from_test };
-    let sinks = vec![queue.notified_by(sink)];
     let shared = Shared::new("sink");
+    let sinks = vec![queue.notified_by(sink, &shared.sink)];
     let pipeline = Pipeline::start(queue.intake(), sinks, settings, shared.clone()).expect("starts");
     Fixture { queue, pipeline, shared, begun, results }
 }

@@ -142,7 +142,7 @@ impl State {
         }
         let (number, _) = self.pending.range(self.to_send..).next()?;
         let (oldest, _) = self.pending.first_key_value()?;
-        // A database remembers only so many numbers of a recorder.
+        // A database keeps only so many numbers of a recorder.
         (number - oldest < width()).then_some(*number)
     }
 }

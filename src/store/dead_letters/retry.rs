@@ -199,6 +199,10 @@ impl<'c> Retry<'c> {
 
     /// Makes the letter an event again and reads the values for its route. The error is why it is not tried.
     fn read(&mut self, letter: &DeadLetter) -> Result<(), &'static str> {
+        // See `import`: it keeps a line that is no event, with headers that are no bytes.
+        if letter.raw_headers.as_ref().is_some_and(Vec::is_empty) {
+            return Err("it is a line that is no event; correct it in its file, import that file, and drop this");
+        }
         if letter.raw_headers.is_some() && self.unreadable == UnreadableHeaders::Keep {
             return Err("its headers cannot be read; retry it with UnreadableHeaders::LeaveOut");
         }

@@ -103,7 +103,7 @@ impl QueryRunner {
     ) -> Result<usize, QueryError> {
         if self.queries.file.was_replaced() {
             let path = self.queries.file.path().display();
-            let detail = format!("{path} was moved, removed or replaced while it was collected into");
+            let detail = format!("{path} was moved, removed or replaced while it was written");
             return Err(QueryError::new(QueryErrorKind::Database, detail));
         }
         let queries = Arc::clone(&self.queries.queries);

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params_from_iter};
 
+use crate::error::DatabaseFault;
 use crate::store::cell::Cell;
 use crate::store::reader::rowid_name;
 use crate::store::schema::{has_table, quoted, tables};
-use crate::store::sqlite_error::one_line;
+use crate::store::sqlite_error::{fault, message, one_line};
 
 /// The table that shows that a database is an archive.
 const OWN: &str = "catchment_archive";
@@ -147,6 +148,9 @@ pub(super) fn check(path: &Path) -> Result<(), String> {
     match look() {
         Ok((false, false)) => Err(format!("{shown} is a database with other tables, not an archive")),
         Ok(_) => Ok(()),
+        Err(error) if fault(&error) == DatabaseFault::Corrupt => {
+            Err(format!("{shown}: {}; name another file for the archive", message(&error)))
+        }
         Err(error) => Err(format!("{shown}: {}", one_line(&error))),
     }
 }

@@ -47,10 +47,10 @@ impl Sink for SpoolSink {
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
         if self.spool.shared.file.was_replaced() {
             let (fault, path) = (DatabaseFault::Conflict, self.spool.path().to_owned());
-            let detail = "the file was moved, removed or replaced while it was recorded into";
+            let detail = "the file was moved, removed or replaced while it was written";
             let error = Error::database(fault, path, detail);
             return Err(Refusal::Fatal(
-                error.with_remedy("put it back, or start again with the file that is there now"),
+                error.with_remedy("start again, with this file if it is put back, or with the one that is there now"),
             ));
         }
         self.spool.must_have_room(batch.bytes() as u64).map_err(Refusal::Retry)?;
