@@ -411,6 +411,8 @@ fn a_mistake_is_refused_and_changes_nothing() {
         &["retry", "--all", "--subject", "a"],
         &["list", "--since", "soon"],
         &["list", "--subject", "a..b"],
+        &["drop", "--error", ""],
+        &["drop", "--route", ""],
         &["drop", "one"],
     ] {
         let done = output(&mut chat.letters(arguments));

@@ -284,6 +284,7 @@ fn an_export_has_the_filters_of_tail() {
     for (arguments, words) in [
         (&["export", "-o", file][..], "there is a file already"),
         (&["export", "nothing"], "there is no table nothing; the tables are events"),
+        (&["export", "--where", "\"nope\" = 1"], "--where does not fit table events: no such column: \"nope\""),
         (&["export", "--where", "nope = 1"], "--where does not fit table events: no such column: nope"),
         (&["export", "--query", "DELETE FROM events"], "only statements that read are run here"),
         (&["export", "--query", "SELECT 1; SELECT 2"], "there are several statements"),

@@ -100,6 +100,10 @@ fn a_rule_that_does_not_fit_stops_the_start_with_its_line() {
     fixture.file("keep.toml", "[retention]\ncatchment_ledger = { rows = 5 }\n");
     let said = stderr(&output(fixture.run().arg("-c").arg(&file)));
     assert!(said.contains("retention.catchment_ledger: is no table whose rows may be deleted"), "{said}");
+    // SQLite by itself takes a misspelt name in double quotes for a text, and the rule would delete every row.
+    fixture.file("keep.toml", "[retention]\nevents = { rows = 0, where = \"\\\"subjekt\\\" <> 'a'\" }\n");
+    let said = stderr(&output(fixture.run().arg("-c").arg(&file)));
+    assert!(said.contains("no such column: \"subjekt\""), "{said}");
 }
 
 #[test]

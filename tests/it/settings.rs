@@ -156,6 +156,12 @@ fn every_error_of_a_route_a_query_or_the_migrations_names_the_line_of_the_file()
         (format!("{route}'DELETE FROM events WHERE nr = 1'"), 2, "route events.a, statement 1: no such column: nr"),
         (format!("{route}'DELETE FROM events'\nbind = {{ foo = '/a' }}"), 2, "route events.a: bind.foo is used by no"),
         (format!("{route}'DELETE FROM events WHERE id = :token_0'"), 2, "route events.a: :token_0 is not a token"),
+        (
+            format!("{route}'INSERT INTO events(subject) SELECT \"nr\"'"),
+            2,
+            "route events.a, statement 1: no such column: \"nr\"",
+        ),
+        (format!("{query}'SELECT \"nobody\"'"), 2, "query ask.a: no such column: \"nobody\""),
         (format!("{query}'SELECT nobody'"), 2, "query ask.a: no such column: nobody (at 1:8, \"nobody\")"),
         (format!("{query}'SELECT 1'\nparameters.limt = 'text'"), 2, "query ask.a: parameters.limt is used by no"),
         ("[database]\nmigrations = 'chatt'\n".to_owned(), 2, "database.migrations: chatt cannot be read"),
