@@ -22,7 +22,7 @@ pub struct RecordError {
 
 /// The beginning of a subject that is too long to be shown.
 fn short(subject: &str) -> String {
-    const SHOWN: usize = 80;
+    const SHOWN: usize = 200;
     let end = subject.char_indices().nth(SHOWN).map(|(at, _)| at);
     let more = if end.is_some() { "…" } else { "" };
     format!("{}{more}", printable(&subject[..end.unwrap_or(subject.len())]))

@@ -28,7 +28,8 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 /// has acknowledged it or was found to have it. After a lost connection, the recorder sends unconfirmed events again with
 /// the same identity, which the stream recognises. Where the stream may no longer recognise it, the recorder looks for the event
 /// in the stream instead. An event that is refused for the moment, because no stream takes it or a stream has no room, is sent again later
-/// than the next ones: only a [`SpooledRecorder`](super::SpooledRecorder) keeps the order then. Answers to an event's subject from other programs are ignored.
+/// than the next ones: only a [`SpooledRecorder`](super::SpooledRecorder) keeps the order then. Answers to an event's subject from
+/// other programs are ignored.
 ///
 /// With [`Mode::Core`] there is no stream, and nothing acknowledges an event. An event counts as recorded when the server has read
 /// it: when the server has answered a flush that was sent after the event. So [`Recorder::flush`] and [`Recorder::close`]

@@ -434,6 +434,7 @@ mod tests {
         let until = Instant::now() + Duration::from_mins(1);
         while checkpointer.shared.interrupt.lock().is_none() {
             assert!(Instant::now() < until, "the thread has no connection");
+            std::thread::yield_now();
         }
         let wal = fixture.config.path.with_extension("db-wal");
         assert!(wal.exists(), "{}", wal.display());
