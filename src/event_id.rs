@@ -3,8 +3,11 @@
 //! A stream recognises a repetition by the header `Nats-Msg-Id`, within its duplicate window. A database recognises it for good, by the
 //! name of the recorder and the number that the recorder gave the event. The number is in the header `Catchment-Event`, as
 //! `<recorder>-<number>`. An identity that a recorder generates for a numbered event contains the same, so that one header serves both.
+//! [`in_payload`] is for recorders that save the header.
 //!
 //! Generated identities and numbers are not stored in the column `headers` of table `events`.
+
+pub(crate) mod in_payload;
 
 use std::sync::Arc;
 
@@ -85,6 +88,12 @@ pub enum Identity {
     /// (`allow_batched`, nats-server 2.14 and later). After a lost connection the stream may have an event twice. The database has
     /// it once.
     Database,
+    /// As [`Database`](Self::Database), and the number of an event without headers whose payload is a JSON object is the object's first member,
+    /// `"catchment"`, instead of a header. That costs the server and the collector less. The collector removes it: the database has the payload that
+    /// was recorded. Other readers of the stream find the member. Other events have the header, and so do all events of a stream that
+    /// renames subjects (`subject_transform`, partitions). An account must not map the subjects to others (`mappings`): then the
+    /// number is not recognised.
+    Payload,
 }
 
 /// Draws a name for a start of a recorder: random, of letters and digits. No other has the same.
@@ -147,7 +156,7 @@ impl EventIds {
             _ if given.is_some() => return given.map(str::to_owned),
             Identity::Stream => UNNUMBERED,
             Identity::Both => NUMBERED,
-            Identity::Database => return None,
+            Identity::Database | Identity::Payload => return None,
         };
         let (name, number) = self.numbered(position);
         Some(format!("{start}{name}-{number}"))
@@ -158,7 +167,7 @@ impl EventIds {
         let is_separate = match self.identity {
             Identity::Stream => false,
             Identity::Both => given.is_some(),
-            Identity::Database => true,
+            Identity::Database | Identity::Payload => true,
         };
         let (name, number) = self.numbered(position);
         is_separate.then(|| format!("{name}-{number}"))
@@ -235,7 +244,7 @@ mod tests {
         let names = [EventIds::new(Identity::Both), EventIds::new(Identity::Both)].map(|ids| ids.recorder().to_owned());
         assert_ne!(names[0], names[1]);
         let last = u64::try_from(i64::MAX).expect("positive");
-        for identity in [Identity::Both, Identity::Database, Identity::Stream] {
+        for identity in [Identity::Both, Identity::Database, Identity::Payload, Identity::Stream] {
             let ids = EventIds::new(identity);
             for (n, given) in [(0, None), (7, Some("order-1")), (7, None), (last, None), (last, Some("order-1"))] {
                 let (id, own) = (ids.of_stream(n, given), ids.of_database(n, given));
@@ -244,7 +253,8 @@ mod tests {
                 let number =
                     (identity != Identity::Stream).then_some(EventNumber { recorder: ids.recorder(), number: n });
                 assert_eq!(EventNumber::of(headers.clone()), number, "{identity:?} {given:?}");
-                assert_eq!(id.is_some(), identity != Identity::Database || given.is_some(), "{identity:?} {given:?}");
+                let is_of_stream = matches!(identity, Identity::Both | Identity::Stream);
+                assert_eq!(id.is_some(), is_of_stream || given.is_some(), "{identity:?} {given:?}");
                 assert!(given.is_none() || id.as_deref() == given);
                 assert!(
                     headers

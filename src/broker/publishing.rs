@@ -85,15 +85,15 @@ pub trait EventSource: Send + 'static {
 const WORTH_A_WRITE: usize = 8 << 10;
 
 /// Publishes events from `source` until it has no more or the connection has ended. Events that were taken count as sent, so none are
-/// taken once the connection has ended. `before` publishes what else there is, before the events of each round. `places` gives the
-/// place of each event of a round, for `publish`.
-pub(super) fn publish_all<P>(
+/// taken once the connection has ended. `before` publishes what else there is, before the events of each round. `forms` gives the
+/// form of each event of a round, for `publish`.
+pub(super) fn publish_all<F>(
     mut source: impl EventSource,
     mut flusher: Flusher,
     lost: &Signal,
     before: impl Fn() -> std::io::Result<()>,
-    places: impl Fn(&[Outgoing]) -> Vec<P>,
-    mut publish: impl FnMut(Outgoing, P) -> std::io::Result<()>,
+    forms: impl Fn(&[Outgoing]) -> Vec<F>,
+    mut publish: impl FnMut(Outgoing, F) -> std::io::Result<()>,
 ) {
     let failed = |e: &std::io::Error| {
         log::debug!("broker: publishing failed: {}", one_line(e));
@@ -112,12 +112,12 @@ pub(super) fn publish_all<P>(
             return failed(&e);
         }
         let mut published = 0;
-        let places = places(&batch);
-        for (outgoing, place) in batch.into_iter().zip(places) {
+        let forms = forms(&batch);
+        for (outgoing, form) in batch.into_iter().zip(forms) {
             let size = wire_size(&outgoing.event) + outgoing.event.subject().len();
             flusher.before(size);
             published += size;
-            if let Err(e) = publish(outgoing, place) {
+            if let Err(e) = publish(outgoing, form) {
                 return failed(&e);
             }
         }

@@ -101,6 +101,9 @@ enum RecognisedBy {
     Both,
     /// By the collector's database only. It costs the server less
     Database,
+    /// As database, with the number of a JSON object in a member "catchment" instead of a header. It costs the server and the collector less, and
+    /// other readers of the stream find the member
+    Payload,
 }
 
 impl Forward {
@@ -123,6 +126,7 @@ impl Forward {
         let identity = match self.identity {
             RecognisedBy::Both => Identity::Both,
             RecognisedBy::Database => Identity::Database,
+            RecognisedBy::Payload => Identity::Payload,
         };
         let timeout = config.broker.timeout.max(LEAST_TIMEOUT);
         let (outbox, broker, poll, give_up_after) = (options.clone(), config.broker, self.poll, self.give_up_after);

@@ -304,6 +304,9 @@ enum RecognisedBy {
     Both,
     /// By the collector's database only. It costs the server less
     Database,
+    /// As database, with the number of a JSON object in a member "catchment" instead of a header. It costs the server and the collector less, and
+    /// other readers of the stream find the member
+    Payload,
 }
 
 impl From<RecognisedBy> for Identity {
@@ -312,6 +315,7 @@ impl From<RecognisedBy> for Identity {
             RecognisedBy::Stream => Self::Stream,
             RecognisedBy::Both => Self::Both,
             RecognisedBy::Database => Self::Database,
+            RecognisedBy::Payload => Self::Payload,
         }
     }
 }

@@ -248,7 +248,7 @@ impl SpooledRecorderConfig {
         }
         if self.identity == Identity::Stream {
             let detail = "is Stream: after an outage, a stream alone does not recognise an event that is sent again";
-            return Err(Error::config("identity", detail).with_remedy("set it to Both or Database"));
+            return Err(Error::config("identity", detail).with_remedy("set it to Both, Database or Payload"));
         }
         self.database().validate()?;
         self.batch.validate()?;

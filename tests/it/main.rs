@@ -55,6 +55,7 @@ mod packaging;
 mod page;
 mod partitions;
 mod paths;
+mod payload_numbers;
 mod permissions;
 mod poison;
 mod presets;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use catchment::config::BrokerConfig;
 use catchment::record::{FailureReason, Identity, WaitError};
-use catchment::{Collector, Config, Event, Receipt, Recorder};
+use catchment::{Collector, Config, Event, NatsRecorder, Receipt, Recorder};
 use serde_json::json;
 
 use crate::support::chance::Chance;
@@ -24,6 +23,9 @@ fn collector(fixture: &Fixture) -> Collector {
     config.database.path = fixture.database();
     Collector::start(&config).expect("starts")
 }
+
+/// How a database recognises a repetition.
+const IN_DATABASES: [Identity; 3] = [Identity::Both, Identity::Database, Identity::Payload];
 
 /// The first server with fast batches.
 const BATCHES: (u32, u32) = (2, 14);
@@ -84,14 +86,14 @@ fn outlast_the_window(identity: Identity, can_be_looked_for: bool) -> u64 {
 
 #[test]
 fn what_the_stream_no_longer_recognises_is_looked_for() {
-    for identity in [Identity::Both, Identity::Database] {
+    for identity in IN_DATABASES {
         assert_eq!(outlast_the_window(identity, true), 60, "{identity:?}");
     }
 }
 
 #[test]
 fn what_cannot_be_looked_for_is_sent_again_and_stored_once() {
-    for identity in [Identity::Both, Identity::Database] {
+    for identity in IN_DATABASES {
         assert!(outlast_the_window(identity, false) >= 110, "{identity:?}");
     }
 }
@@ -198,12 +200,11 @@ fn a_stream_that_accepts_no_more_batches_loses_nothing() {
 }
 
 /// Records events while the broker is killed, then returns once all are stored.
-fn record_through_kills(server: &mut Server, broker: BrokerConfig, events: u64, kills: u64) {
+fn record_through_kills(server: &mut Server, recorder: &NatsRecorder, events: u64, kills: u64) {
     let mut chance = Chance::new();
-    let recorder = load::patient_with(broker, Identity::Database);
     let mut receipts = Vec::new();
     for kill in 0..kills {
-        receipts.extend(record(&recorder, events * kill / kills..events * (kill + 1) / kills));
+        receipts.extend(record(recorder, events * kill / kills..events * (kill + 1) / kills));
         std::thread::sleep(chance.time(Duration::from_millis(5)));
         server.kill();
         server.restart();
@@ -214,10 +215,20 @@ fn record_through_kills(server: &mut Server, broker: BrokerConfig, events: u64, 
 
 #[test]
 fn batches_survive_kills_of_the_broker() {
+    survives_kills(Identity::Database);
+}
+
+#[test]
+fn batches_with_numbers_in_payloads_survive_kills_of_the_broker() {
+    survives_kills(Identity::Payload);
+}
+
+/// Each event of a recorder with this identity is in the database once, although the broker is killed meanwhile.
+fn survives_kills(identity: Identity) {
     let mut fixture = batched();
     let broker = crate::support::with(fixture.server.config(), |broker| broker.silence = Duration::from_secs(1));
     let collector = collector(&fixture);
-    record_through_kills(&mut fixture.server, broker, 40_000, 5);
+    record_through_kills(&mut fixture.server, &load::patient_with(broker, identity), 40_000, 5);
     let wanted = 40_000;
     eventually("all rows", || (oracle::count(&fixture.database()) >= wanted).then_some(()));
     let messages = fixture.server.last_sequence("EVENTS");

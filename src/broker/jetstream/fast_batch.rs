@@ -56,13 +56,13 @@ pub(super) struct BatchPlace {
 }
 
 impl BatchPlace {
-    /// The place of each event of a round; `None` for one that is sent for itself. Events with successive numbers make a batch.
-    pub(super) fn of_round(round: &[Outgoing], is_batched: impl FnMut(&Outgoing) -> bool) -> Vec<Option<Self>> {
+    /// The place of each event of a round; `None` for one that is sent for itself. Events with successive numbers that can be batched make
+    /// a batch.
+    pub(super) fn of_round(round: &[Outgoing], can_be_batched: impl IntoIterator<Item = bool>) -> Vec<Option<Self>> {
         let numbers: Vec<Option<u64>> = round
             .iter()
-            .map(is_batched)
-            .zip(round)
-            .map(|(is_batched, outgoing)| is_batched.then_some(outgoing.number))
+            .zip(can_be_batched)
+            .map(|(outgoing, can_be_batched)| can_be_batched.then_some(outgoing.number))
             .collect();
         let follows = |one: &Option<u64>, next: &Option<u64>| one.zip(*next).is_some_and(|(one, next)| one + 1 == next);
         let runs = numbers.chunk_by(follows);
@@ -142,7 +142,10 @@ mod tests {
     #[test]
     fn successive_numbers_make_a_batch_if_there_are_enough() {
         let least = MIN_EVENTS as u64;
-        let places = |numbers: Vec<u64>| BatchPlace::of_round(&round(numbers), |outgoing| outgoing.number != 100);
+        let places = |numbers: Vec<u64>| {
+            let can_be_batched: Vec<bool> = numbers.iter().map(|number| *number != 100).collect();
+            BatchPlace::of_round(&round(numbers), can_be_batched)
+        };
         assert_eq!(places(Vec::new()), []);
         assert!(places((0..least - 1).collect()).iter().all(Option::is_none));
         let whole = places((5..5 + least).collect());

@@ -29,8 +29,17 @@ pub struct KnownStreams {
 struct Settings {
     duplicate_window: Duration,
     can_lose_acknowledged: bool,
-    /// The subjects of the stream if it accepts batches, else none.
-    batched: Vec<Filter>,
+    subjects: Vec<Filter>,
+    accepts: Accepts,
+}
+
+/// What a stream makes of events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Accepts {
+    /// It takes many with one acknowledgement.
+    pub(super) batches: bool,
+    /// It stores them with the subjects that they were published to.
+    pub(super) subjects_unchanged: bool,
 }
 
 impl KnownStreams {
@@ -40,7 +49,7 @@ impl KnownStreams {
         let longest_resend = match identity {
             Identity::Stream => config.repeats_within(),
             // The database recognises what the stream does not.
-            Identity::Both | Identity::Database => Duration::ZERO,
+            Identity::Both | Identity::Database | Identity::Payload => Duration::ZERO,
         };
         Self { longest_resend, transit_time: config.silence, known: Mutex::default() }
     }
@@ -60,16 +69,17 @@ impl KnownStreams {
         self.known.lock().contains_key(stream)
     }
 
-    /// Whether an event on this subject goes to a stream that accepts batches.
-    pub(super) fn is_batched(&self, subject: &str) -> bool {
+    /// What the stream of this subject makes of events: nothing that is not known of it.
+    pub(super) fn accepts(&self, subject: &str) -> Accepts {
         let known = self.known.lock();
-        known.values().flatten().any(|settings| settings.batched.iter().any(|filter| filter.matches(subject)))
+        let of_subject = |settings: &&Settings| settings.subjects.iter().any(|filter| filter.matches(subject));
+        known.values().flatten().find(of_subject).map_or_else(Accepts::default, |settings| settings.accepts)
     }
 
     /// The stream does not accept batches any more.
     pub(super) fn stop_batches(&self, stream: &str) {
         if let Some(settings) = self.known.lock().get_mut(stream).and_then(Option::as_mut) {
-            settings.batched.clear();
+            settings.accepts.batches = false;
         }
     }
 
@@ -83,12 +93,8 @@ impl KnownStreams {
         let settings = Settings {
             duplicate_window: Duration::from_nanos(config.duplicate_window),
             can_lose_acknowledged: acknowledges_before_writing(config),
-            batched: config
-                .subjects
-                .iter()
-                .filter(|_| config.allow_batched)
-                .filter_map(|text| text.parse().ok())
-                .collect(),
+            subjects: config.subjects.iter().filter_map(|text| text.parse().ok()).collect(),
+            accepts: Accepts { batches: config.allow_batched, subjects_unchanged: config.subject_transform.is_none() },
         };
         let (window, can_lose_acknowledged) = (settings.duplicate_window, settings.can_lose_acknowledged);
         let mut known = self.known.lock();
@@ -152,5 +158,25 @@ mod tests {
         known.update("C", &config(60));
         known.insert_unverified("C", "no answer");
         assert_eq!(known.repeatable(), Some(Duration::from_secs(55)), "an edit counts, silence changes nothing");
+    }
+
+    #[test]
+    fn a_stream_accepts_what_its_settings_say() {
+        let known = KnownStreams::new(&BrokerConfig::default(), Identity::Payload);
+        let update = |stream: &str, more: &serde_json::Value| {
+            let mut config = serde_json::json!({ "retention": "limits", "duplicate_window": 1 });
+            config.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            known.update(stream, &serde_json::from_value(config).expect("a config"));
+        };
+        update("A", &serde_json::json!({ "subjects": ["a.>"], "allow_batched": true }));
+        update("B", &serde_json::json!({ "subjects": ["b"], "subject_transform": { "src": "b", "dest": "c" } }));
+        known.insert_unverified("C", "no permission");
+        let of = |subject| {
+            let Accepts { batches, subjects_unchanged } = known.accepts(subject);
+            (batches, subjects_unchanged)
+        };
+        assert_eq!([of("a.x"), of("b"), of("c")], [(true, true), (false, false), (false, false)]);
+        known.stop_batches("A");
+        assert_eq!(of("a.x"), (false, true));
     }
 }

@@ -10,7 +10,7 @@ use super::api::{self, Api};
 use super::api_types::MessageQuery;
 use crate::broker::connection::Link;
 use crate::broker::publishing::{Acknowledgement, PublishResult};
-use crate::event_id;
+use crate::event_id::{self, in_payload};
 
 /// The number of sequences at the stream's end that are searched.
 const MAX_SEQUENCES: u64 = 20_000;
@@ -124,14 +124,14 @@ impl StreamSearch<'_> {
 
 /// Sequence of a message in the server's JSON, and what may identify it: its identity, and the number of its recorder.
 fn identities(data: &[u8]) -> Option<(u64, Vec<String>)> {
-    let stored = api::parse_stored_message(data).ok()??;
+    let mut stored = api::parse_stored_message(data).ok()??;
     let headers = String::from_utf8_lossy(&stored.headers);
-    let ids = headers.lines().filter_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        // The server deduplicates by exactly this name.
-        matches!(name, event_id::HEADER | event_id::NUMBER_HEADER).then(|| value.trim().to_owned())
-    });
-    Some((stored.mark.sequence, ids.collect()))
+    let headers = || headers.lines().filter_map(|line| line.split_once(':'));
+    let (in_payload, _) = in_payload::take(&stored.subject, headers(), &mut stored.payload);
+    // The server deduplicates by exactly this name.
+    let in_headers = headers().filter(|(name, _)| matches!(*name, event_id::HEADER | event_id::NUMBER_HEADER));
+    let ids = in_headers.map(|(_, value)| value.trim()).chain(in_payload);
+    Some((stored.mark.sequence, ids.map(str::to_owned).collect()))
 }
 
 #[cfg(test)]
@@ -177,5 +177,16 @@ mod tests {
         assert_eq!(identities(br#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#), None);
         let bare = br#"{"message":{"subject":"a","seq":1,"time":"2026-01-01T00:00:00Z"}}"#;
         assert_eq!(identities(bare), Some((1, Vec::new())));
+    }
+
+    #[test]
+    fn the_number_of_a_message_is_read_from_its_payload() {
+        let with = |published: &str| {
+            let payload = in_payload::add("r-4", published, br#"{"a":1}"#).expect("an object");
+            let data = data_encoding::BASE64.encode(&payload);
+            json!({ "message": { "subject": "a", "seq": 7, "data": data, "time": "2026-01-01T00:00:00Z" } }).to_string()
+        };
+        assert_eq!(identities(with("a").as_bytes()), Some((7, vec!["r-4".into()])));
+        assert_eq!(identities(with("b").as_bytes()), Some((7, Vec::new())), "a copy of an event of another subject");
     }
 }

@@ -195,10 +195,9 @@ impl OrderedConsumer {
     fn message_of(&self, message: Message, metadata: &DeliveryMetadata) -> StreamMessage {
         let pairs = headers::pairs(message.headers.as_ref());
         let headers = Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
-        let (sequence, published_ns) = (metadata.mark.sequence, metadata.mark.published_ns);
         let mut subject = message.subject;
         partition::remove_from(&mut subject, &self.config);
-        StreamMessage { sequence, published_ns, headers, subject, payload: message.data }
+        StreamMessage::of(metadata.mark, subject, headers, message.data)
     }
 
     fn delete(&self, link: &Link) {

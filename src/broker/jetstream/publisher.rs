@@ -12,14 +12,13 @@ use parking_lot::Mutex;
 use super::ack_verifier::{AckVerifier, ApiRequest, Response};
 use super::api::Api;
 use super::fast_batch::{BatchNames, BatchPlace};
-use super::known_streams::KnownStreams;
+use super::known_streams::{Accepts, KnownStreams};
 use super::message_search::MessageSearch;
 use crate::broker::connection::{Cluster, Denial, Flusher, Link, ServerRemark, one_line};
 use crate::broker::headers;
 use crate::broker::publishing::{EventSource, Outgoing, PublishResult, publish_all};
 use crate::error::Error;
-use crate::event::Event;
-use crate::event_id::{self, EventIds, Identity};
+use crate::event_id::{self, EventIds, Identity, in_payload};
 use crate::pipeline::Signal;
 
 /// A live connection that publishes to streams.
@@ -81,17 +80,17 @@ impl StreamPublisher {
         self.link.post(move |connection| {
             let flusher = Flusher::start(connection, tls, &lost);
             let before = || send_requests(connection, &inbox, &verifier);
-            let places = |round: &[Outgoing]| BatchPlace::of_round(round, can_be_batched(&known, &ids));
+            let forms = |round: &[Outgoing]| forms(round, &known, &ids);
             let mut reply = String::new();
-            publish_all(source, flusher, &lost, before, places, |outgoing, place| {
+            publish_all(source, flusher, &lost, before, forms, |outgoing, form| {
                 reply.clear();
                 reply.push_str(&inbox);
                 reply.push('.');
-                match place {
+                match form.place {
                     Some(place) => names.push_token(place, &mut reply),
                     None => reply.push_str(&outgoing.number.to_string()),
                 }
-                publish(connection, &reply, &ids, &outgoing)
+                publish(connection, &reply, &ids, &outgoing, form)
             });
         });
     }
@@ -217,31 +216,66 @@ fn send_requests(connection: &Connection, inbox: &str, verifier: &Mutex<AckVerif
     })
 }
 
-/// Whether an event can be sent in a batch. The stream's answer to a batch does not tell which of its events it had already, so the
-/// stream must not look.
-fn can_be_batched(known: &KnownStreams, ids: &EventIds) -> impl FnMut(&Outgoing) -> bool {
-    let is_of_database = ids.identity() == Identity::Database;
-    // Most events of a round have the same subject.
-    let mut last: Option<(Arc<Event>, bool)> = None;
-    move |Outgoing { event, alone, .. }| {
-        if !is_of_database || *alone || event.given_id().is_some() {
-            return false;
-        }
-        let same = last.as_ref().filter(|(other, _)| other.subject() == event.subject());
-        let is_batched = same.map_or_else(|| known.is_batched(event.subject()), |(_, is_batched)| *is_batched);
-        last = Some((Arc::clone(event), is_batched));
-        is_batched
-    }
+/// The form in which an event is sent.
+#[derive(Clone, Copy)]
+struct Form {
+    /// Its place, where it is sent in a batch.
+    place: Option<BatchPlace>,
+    /// Whether its number may be in the payload.
+    number_in_payload: bool,
 }
 
-fn publish(connection: &Connection, reply: &str, ids: &EventIds, outgoing: &Outgoing) -> std::io::Result<()> {
+/// The form of each event of a round.
+fn forms(round: &[Outgoing], known: &KnownStreams, ids: &EventIds) -> Vec<Form> {
+    let accepted: Vec<Accepts> = match ids.identity() {
+        // The stream's answer to a batch does not tell which of its events it had already, so the stream must not look.
+        Identity::Stream | Identity::Both => vec![Accepts::default(); round.len()],
+        Identity::Database | Identity::Payload => accepted(round, known),
+    };
+    let can_be_batched = |(outgoing, accepts): (&Outgoing, &Accepts)| {
+        accepts.batches && !outgoing.alone && outgoing.event.given_id().is_none()
+    };
+    let places = BatchPlace::of_round(round, round.iter().zip(&accepted).map(can_be_batched));
+    let in_payload = ids.identity() == Identity::Payload;
+    let form =
+        |(place, accepts): (_, Accepts)| Form { place, number_in_payload: in_payload && accepts.subjects_unchanged };
+    places.into_iter().zip(accepted).map(form).collect()
+}
+
+/// What the streams of a round's events accept.
+fn accepted<'r>(round: &'r [Outgoing], known: &KnownStreams) -> Vec<Accepts> {
+    // Most events of a round have the same subject.
+    let mut last: Option<(&str, Accepts)> = None;
+    let of = |outgoing: &'r Outgoing| {
+        let subject = outgoing.event.subject();
+        let accepts =
+            last.filter(|(same, _)| *same == subject).map_or_else(|| known.accepts(subject), |(_, accepts)| accepts);
+        last = Some((subject, accepts));
+        accepts
+    };
+    round.iter().map(of).collect()
+}
+
+fn publish(
+    connection: &Connection,
+    reply: &str,
+    ids: &EventIds,
+    outgoing: &Outgoing,
+    form: Form,
+) -> std::io::Result<()> {
     let event = &outgoing.event;
+    let of_stream = ids.of_stream(outgoing.number, event.given_id());
+    let of_database = ids.of_database(outgoing.number, event.given_id());
+    if form.number_in_payload
+        && of_stream.is_none()
+        && event.headers().is_empty()
+        && let Some(number) = &of_database
+        && let Some(payload) = in_payload::add(number, event.subject(), event.payload())
+    {
+        return connection.publish_with_reply_or_headers(event.subject(), Some(reply), None, payload);
+    }
     let mut headers = headers::of(event);
-    let own = [
-        (event_id::HEADER, ids.of_stream(outgoing.number, event.given_id())),
-        (event_id::NUMBER_HEADER, ids.of_database(outgoing.number, event.given_id())),
-    ];
-    for (name, value) in own {
+    for (name, value) in [(event_id::HEADER, of_stream), (event_id::NUMBER_HEADER, of_database)] {
         if let Some(value) = value {
             headers.insert(name, value);
         }

@@ -26,7 +26,8 @@ use crate::broker::connection::{Cluster, Denials, Link};
 use crate::broker::{broker_error, headers};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::Signal;
+use crate::event_id::{self, in_payload};
+use crate::pipeline::{Mark, Signal};
 use crate::subject::Filter;
 
 /// How many requests are under way at a time.
@@ -88,6 +89,25 @@ pub struct StreamMessage {
     pub headers: Result<Vec<(String, String)>, RawHeaders>,
     /// Its payload.
     pub payload: Vec<u8>,
+}
+
+impl StreamMessage {
+    /// From the parts of a message as the stream has it. A number in the payload becomes a header.
+    pub(super) fn of(
+        mark: Mark,
+        subject: String,
+        mut headers: Result<Vec<(String, String)>, RawHeaders>,
+        mut payload: Vec<u8>,
+    ) -> Self {
+        if let Ok(headers) = &mut headers {
+            let pairs = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            if let (Some(number), rest) = in_payload::take(&subject, pairs, &mut payload) {
+                headers.insert(0, (event_id::NUMBER_HEADER.to_owned(), number.to_owned()));
+                payload = rest.to_vec();
+            }
+        }
+        Self { sequence: mark.sequence, published_ns: mark.published_ns, subject, headers, payload }
+    }
 }
 
 /// Headers that the NATS client cannot read.
@@ -379,5 +399,5 @@ fn message_of(stored: StoredMessage, config: &BrokerConfig) -> StreamMessage {
         },
     };
     partition::remove_from(&mut subject, config);
-    StreamMessage { sequence: mark.sequence, published_ns: mark.published_ns, subject, headers, payload }
+    StreamMessage::of(mark, subject, headers, payload)
 }

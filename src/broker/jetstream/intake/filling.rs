@@ -9,6 +9,7 @@ use crate::broker::headers;
 use crate::broker::jetstream::lost_events::LostEvents;
 use crate::broker::jetstream::session::{Delivery, NotCollected};
 use crate::broker::jetstream::unreadable_message::UnreadableMessage;
+use crate::event_id::{self, in_payload};
 use crate::pipeline::{Batch, Defect, Gap, Gaps};
 
 impl JetStreamIntake {
@@ -110,7 +111,11 @@ impl JetStreamIntake {
             batch.begin(Arc::clone(epoch), self.handed);
         }
         self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
-        batch.push(mark, &message.subject, headers::pairs(message.headers.as_ref()), &message.data);
+        let Message { subject, headers, data, .. } = message;
+        let headers = || headers::pairs(headers.as_ref());
+        let (number, payload) = in_payload::take(subject, headers(), data);
+        let number = number.map(|number| (event_id::NUMBER_HEADER, number));
+        batch.push(mark, subject, number.into_iter().chain(headers()), payload);
         self.history.reached(mark);
         self.handed = mark;
         self.acks.set_latest(mark.sequence, message.reply.take());
@@ -128,7 +133,11 @@ impl JetStreamIntake {
     }
 }
 
-/// The number of bytes that it takes in a batch.
+/// The number of bytes that it takes in a batch, at most.
 fn size(message: &Message) -> usize {
-    message.subject.len() + message.data.len() + headers::size(message.headers.as_ref())
+    let headers = || headers::pairs(message.headers.as_ref());
+    // There it is a header.
+    let number =
+        if in_payload::may_be(&message.data, headers()) { event_id::NUMBER_HEADER.len() + Batch::HEADER } else { 0 };
+    message.subject.len() + message.data.len() + headers::size(message.headers.as_ref()) + number
 }

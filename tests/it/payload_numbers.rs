@@ -1,0 +1,177 @@
+//! Events whose numbers are in their payloads (`Identity::Payload`): the database has what was recorded, and other readers find a member.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use catchment::record::Identity;
+use catchment::{DirectRecorder, Event, Recorder};
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+
+use crate::support::collector::{output, printed, stderr};
+use crate::support::fixture::Fixture;
+use crate::support::load::{patient_with, payload};
+use crate::support::oracle;
+use crate::support::server::needs;
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// Payloads that take a number, and payloads that take none.
+const PAYLOADS: [&[u8]; 9] = [
+    br#"{"a":1}"#,
+    b"{\n  \"a\": {\"b\": []}\n}\n",
+    br#"{"catchment":"mine","a":1}"#,
+    br#"{"not":JSON}"#,
+    b"{}",
+    br#"["a"]"#,
+    b"text",
+    b"\xff\x00{}",
+    b"",
+];
+
+/// Records these events, of which the first tells the recorder the stream's settings.
+fn record(fixture: &Fixture, events: impl IntoIterator<Item = Event>) {
+    let recorder = patient_with(fixture.server.config(), Identity::Payload);
+    for (at, event) in events.into_iter().enumerate() {
+        recorder.record(event).expect("taken");
+        if at == 0 {
+            recorder.flush(LONG).expect("stored");
+        }
+    }
+    recorder.close(LONG).expect("all are stored");
+}
+
+/// The headers of a message in stream `EVENTS`, and its payload.
+fn message(fixture: &Fixture, sequence: u64) -> (String, Vec<u8>) {
+    let answer = fixture.ask("$JS.API.STREAM.MSG.GET.EVENTS", &json!({ "seq": sequence }));
+    let decoded = |key: &str| BASE64.decode(answer["message"][key].as_str().unwrap_or_default().as_bytes());
+    let headers = String::from_utf8(decoded("hdrs").expect("base 64")).expect("UTF-8");
+    (headers, decoded("data").expect("base 64"))
+}
+
+/// What the database has: payloads, and how many rows have headers.
+fn rows(fixture: &Fixture) -> (Vec<Vec<u8>>, u64) {
+    let database = oracle::open(&fixture.database());
+    let mut statement = database.prepare("SELECT CAST(payload AS BLOB) FROM events ORDER BY sequence").expect("SQL");
+    let rows = statement.query_map([], |row| row.get(0)).expect("reads");
+    let payloads = rows.collect::<Result<_, _>>().expect("reads");
+    (payloads, oracle::number(&fixture.database(), "SELECT count(headers) FROM events"))
+}
+
+#[test]
+fn the_database_has_what_was_recorded_and_the_stream_a_member() {
+    let fixture = Fixture::new();
+    let event = |payload: &[u8]| Event::new("events.a", payload);
+    let first = [event(b"first")];
+    let marked = [event(br#"{"a":2}"#).id("order-2"), event(br#"{"a":3}"#).header("Trace", "3")];
+    record(&fixture, first.into_iter().chain(PAYLOADS.map(event)).chain(marked));
+
+    fixture.drain();
+    let (stored, with_headers) = rows(&fixture);
+    let recorded = [b"first".as_slice()].into_iter().chain(PAYLOADS).chain([&br#"{"a":2}"#[..], br#"{"a":3}"#]);
+    assert_eq!(stored, recorded.map(<[u8]>::to_vec).collect::<Vec<_>>());
+    assert_eq!(with_headers, 2, "the id and the trace");
+    for (at, recorded) in PAYLOADS.iter().enumerate() {
+        let (headers, payload) = message(&fixture, at as u64 + 2);
+        let is_in_payload = payload.starts_with(br#"{"catchment":""#) && payload.len() > recorded.len() + 40;
+        assert_eq!(is_in_payload, at < 4, "{}", String::from_utf8_lossy(&payload));
+        assert_eq!(headers.contains("Catchment-Event"), !is_in_payload, "{headers}");
+        assert_eq!(headers.is_empty(), is_in_payload, "{headers}");
+    }
+    let object: Value = serde_json::from_slice(&message(&fixture, 2).1).expect("still JSON");
+    assert_eq!(object["a"], 1);
+
+    let verify = ["verify", "--server", &fixture.server.url(), "--database", "a.db", "--json"];
+    let report: Value = serde_json::from_str(&printed(&mut fixture.command(&verify))).expect("JSON");
+    assert_eq!((&report["is_sound"], &report["stored"]), (&json!(true), &json!(12)), "{report}");
+}
+
+#[test]
+fn a_replay_and_a_database_of_its_own_have_what_was_recorded() {
+    // More than a replay reads message by message.
+    const EVENTS: u64 = 1_500;
+    let fixture = Fixture::new();
+    record(&fixture, (0..EVENTS).map(|number| Event::new("events.a", payload(number))));
+    let wanted: Vec<String> = (0..EVENTS).map(payload).collect();
+    fixture.drain();
+    assert_eq!(oracle::payloads(&fixture.database()), wanted);
+    let url = fixture.server.url();
+    printed(&mut fixture.command(&["replay", "--server", &url, "--database", "a.db", "--into", "b.db", "--all"]));
+    assert_eq!(oracle::payloads(&fixture.path("b.db")), wanted);
+    // Events that come again are recognised by the numbers in their payloads.
+    let numbers = "SELECT count(*) FROM catchment_recorders";
+    assert_eq!([fixture.database(), fixture.path("b.db")].map(|file| oracle::number(&file, numbers)), [1, 1]);
+}
+
+#[test]
+fn a_payload_that_is_published_again_is_an_event_of_its_own() {
+    let fixture = Fixture::new();
+    record(&fixture, (0..3).map(|number| Event::new("events.a", payload(number))));
+    let (headers, numbered) = message(&fixture, 3);
+    assert!(headers.is_empty(), "{headers}");
+    let changed = String::from_utf8(numbered.clone()).expect("UTF-8").replace("\"n\":2", "\"n\":2000");
+    let mut raw = fixture.server.raw();
+    raw.publish("events.b", None, &numbered);
+    raw.publish("events.a", None, &changed);
+    raw.publish("events.a", Some(b"NATS/1.0\r\nNats-Msg-Id: mine\r\n\r\n"), &numbered);
+    // The same bytes on the same subject: that is how a recorder repeats an event.
+    raw.publish("events.a", None, &numbered);
+    raw.finish();
+    let said = fixture.drain();
+    assert!(said.contains("skipped 1 duplicate"), "{said}");
+    let numbered = String::from_utf8(numbered).expect("UTF-8");
+    let published = [numbered.clone(), changed, numbered];
+    assert_eq!(oracle::payloads(&fixture.database()), (0..3).map(payload).chain(published).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_copy_in_another_stream_has_what_was_recorded() {
+    let fixture = Fixture::new();
+    record(&fixture, (0..30).map(|number| Event::new("events.a", payload(number))));
+    let sources = json!({ "name": "COPY", "sources": [{ "name": "EVENTS" }] });
+    fixture.ask("$JS.API.STREAM.CREATE.COPY", &sources);
+    crate::support::eventually("a copy", || (fixture.server.last_sequence("COPY") == 30).then_some(()));
+    let done = output(fixture.run().args(["--stream", "COPY", "--drain"]));
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(oracle::payloads(&fixture.database()), (0..30).map(payload).collect::<Vec<_>>());
+    assert_eq!(oracle::number(&fixture.database(), "SELECT count(*) FROM catchment_recorders"), 0);
+}
+
+#[test]
+fn a_stream_that_renames_subjects_has_the_numbers_in_headers() {
+    if !needs((2, 10), "subject transforms") {
+        return;
+    }
+    let transform = json!({ "src": "events.>", "dest": "stored.>" });
+    let fixture = Fixture::with_stream(&json!({ "subject_transform": transform }));
+    record(&fixture, (0..30).map(|number| Event::new("events.a", payload(number))));
+    let forms: BTreeSet<bool> =
+        (1..=30).map(|sequence| message(&fixture, sequence).0.contains("Catchment-Event")).collect();
+    assert_eq!(forms, BTreeSet::from([true]));
+    let done = output(fixture.run().args(["--drain"]));
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(oracle::payloads(&fixture.database()), (0..30).map(payload).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_command_and_a_forwarded_table_can_number_so() {
+    // More than are sent before the first answer, from which on the stream's settings are known.
+    const EVENTS: u64 = 20_000;
+    let fixture = Fixture::new();
+    let lines: String = (0..EVENTS).map(|number| payload(number) + "\n").collect();
+    let file = fixture.file("lines", lines);
+    let url = fixture.server.url();
+    let publish = ["publish", "--server", &url, "events.a", "--file", &file, "--identity", "payload"];
+    printed(&mut fixture.command(&publish));
+    let recorder = DirectRecorder::create(fixture.path("app.db")).expect("opens");
+    for number in EVENTS..2 * EVENTS {
+        recorder.record(Event::new("events.a", payload(number))).expect("taken");
+    }
+    recorder.close(LONG).expect("committed");
+    let forward = ["forward", "--server", &url, "--database", "app.db", "--once", "--identity", "payload"];
+    printed(&mut fixture.command(&forward));
+    let numbered = |sequence| message(&fixture, sequence).1.starts_with(br#"{"catchment":""#);
+    assert!(numbered(EVENTS) && numbered(2 * EVENTS));
+    fixture.drain();
+    assert_eq!(oracle::payloads(&fixture.database()), (0..2 * EVENTS).map(payload).collect::<Vec<_>>());
+}
