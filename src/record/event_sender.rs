@@ -226,6 +226,14 @@ pub(super) fn resend_window(config: &NatsRecorderConfig, of_streams: Option<Dura
     }
 }
 
+/// How many events may be in flight until the first is stored.
+pub(super) fn first_window(config: &NatsRecorderConfig) -> usize {
+    /// An answer later the others can be sent in batches.
+    const FIRST: usize = 64;
+    let depends_on_stream = matches!(config.identity, Identity::Database | Identity::Payload);
+    if config.broker.mode == Mode::Jetstream && depends_on_stream { FIRST.min(config.window) } else { config.window }
+}
+
 /// How long after it was first sent a stream recognises an event.
 fn recognised_for(config: &NatsRecorderConfig, of_streams: Option<Duration>) -> Duration {
     match config.broker.mode {

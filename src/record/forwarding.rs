@@ -78,6 +78,7 @@ impl Forwarding {
             events: usize::MAX,
             bytes: usize::MAX,
             window: config.window,
+            first_window: event_sender::first_window(&config),
             window_bytes: config.window_bytes,
             resend_window: event_sender::resend_window(&config, None),
             flush_timeout: None,

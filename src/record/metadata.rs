@@ -10,8 +10,8 @@ pub struct RecordMetadata {
 
 impl RecordMetadata {
     /// The event's sequence in its stream. `None` where it is in no stream, and where the stream has acknowledged it together with later
-    /// events, as it may with [`Identity::Database`](super::Identity::Database). [`Collector::wait_for`](crate::Collector::wait_for)
-    /// waits until a collector has committed it.
+    /// events, as it may with [`Identity::Database`](super::Identity::Database) and [`Identity::Payload`](super::Identity::Payload).
+    /// [`Collector::wait_for`](crate::Collector::wait_for) waits until a collector has committed it.
     #[must_use]
     pub fn sequence(&self) -> Option<u64> {
         match &self.destination {

@@ -99,6 +99,7 @@ impl NatsRecorder {
             events: config.buffer_events,
             bytes: config.buffer_bytes,
             window: config.window,
+            first_window: event_sender::first_window(&config),
             window_bytes: config.window_bytes,
             resend_window: event_sender::resend_window(&config, None),
             // In core NATS one answer covers all events in flight. It must come before the server counts as silent.

@@ -51,7 +51,7 @@ impl SendQueue {
     fn next_batch(&self, state: &mut State) -> Vec<Outgoing> {
         let now = Instant::now();
         let mut batch = Vec::new();
-        let window = state.window(self.bounds.window);
+        let window = state.window(&self.bounds);
         while batch.len() < MAX_BATCH && state.in_flight.0 < window {
             let Some(number) = state.next_to_send() else { break };
             // It was sent on this connection before, and refused.
@@ -151,8 +151,8 @@ impl State {
 mod tests {
     use std::time::Duration;
 
-    use super::super::SettleResult;
-    use super::super::tests::{enqueue, kept, numbers, queue, settle};
+    use super::super::tests::{self, enqueue, kept, numbers, queue, settle};
+    use super::super::{Bounds, SettleResult};
     use super::*;
     use crate::broker::{PublishResult, Rejection};
 
@@ -171,6 +171,24 @@ mod tests {
         let waiting = std::thread::spawn(move || source.take(&mut || {}).map(|taken| taken.len()));
         enqueue(&queue, "z");
         assert_eq!(waiting.join().expect("no panic"), Some(1), "it is woken");
+    }
+
+    #[test]
+    fn few_events_are_sent_until_the_first_is_stored() {
+        let bounds = Bounds { events: 100, window: 10, first_window: 3, ..tests::bounds() };
+        let queue = Arc::new(SendQueue::new(bounds, 1_000));
+        for _ in 0..20 {
+            enqueue(&queue, "x");
+        }
+        let mut source = queue.connect(1_000);
+        assert_eq!(numbers(&mut source), [0, 1, 2]);
+        let refused = PublishResult { number: 0, result: Err(Rejection::ByServer("no".into())) };
+        settle(&queue, vec![refused]);
+        assert_eq!(numbers(&mut source), [3]);
+        settle(&queue, vec![kept(1)]);
+        assert_eq!(numbers(&mut source), (4..12).collect::<Vec<_>>(), "with those that have no answer, ten");
+        let mut source = queue.connect(1_000);
+        assert_eq!(numbers(&mut source).len(), 10, "the stream is known on the next connection too");
     }
 
     #[test]

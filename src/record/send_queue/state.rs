@@ -33,6 +33,8 @@ pub(in crate::record) struct Bounds {
     pub(in crate::record) bytes: usize,
     /// Events in flight, at most.
     pub(in crate::record) window: usize,
+    /// Events in flight, at most, until the stream has stored one: only then are its settings known, and how it wants to have events.
+    pub(in crate::record) first_window: usize,
     /// Bytes in flight, at most, unless a single event is larger.
     pub(in crate::record) window_bytes: usize,
     /// How long after it was first sent an event may be sent again. [`State::resend_window`] replaces it once the stream's
@@ -157,14 +159,18 @@ impl State {
         self.pending.first_key_value().is_some_and(|(first, _)| *first < number)
     }
 
-    /// How many events may be in flight on this connection, at most `window`: a single one while it is doubtful whether answers arrive at
-    /// all. Events that are sent again and again must not fill the stream.
-    pub(super) fn window(&self, window: usize) -> usize {
+    /// How many events may be in flight on this connection: a single one while it is doubtful whether answers arrive at all. Events that are
+    /// sent again and again must not fill the stream.
+    pub(super) fn window(&self, bounds: &Bounds) -> usize {
         /// After so many attempts without an answer it is doubtful.
         const ATTEMPTS: u32 = 3;
         let oldest = self.pending.first_key_value().and_then(|(_, pending)| pending.sent);
         let is_doubtful = self.last_answer != self.connection && oldest.is_some_and(|sent| sent.unanswered >= ATTEMPTS);
-        if is_doubtful { 1 } else { window }
+        match (is_doubtful, self.has_stored_any) {
+            (true, _) => 1,
+            (false, false) => bounds.first_window,
+            (false, true) => bounds.window,
+        }
     }
 
     /// How long the oldest event in flight has waited for an answer.

@@ -6,17 +6,21 @@ use crate::record::FlushError;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-pub(super) fn queue() -> Arc<SendQueue> {
-    let bounds = Bounds {
+pub(super) fn bounds() -> Bounds {
+    Bounds {
         events: 4,
         bytes: 1_000,
         window: 2,
+        first_window: 2,
         window_bytes: 500,
         resend_window: MINUTE,
         flush_timeout: None,
         give_up_after: None,
-    };
-    Arc::new(SendQueue::new(bounds, 1_000))
+    }
+}
+
+pub(super) fn queue() -> Arc<SendQueue> {
+    Arc::new(SendQueue::new(bounds(), 1_000))
 }
 
 pub(super) fn enqueue(queue: &SendQueue, payload: &str) -> Arc<Entry> {
@@ -248,6 +252,7 @@ fn no_more_bytes_than_the_window_are_in_flight() {
         events: 9,
         bytes: 9_000,
         window: 9,
+        first_window: 9,
         window_bytes: 250,
         resend_window: MINUTE,
         flush_timeout: None,
@@ -272,6 +277,7 @@ fn a_slow_connection_gets_no_more_than_it_carries() {
         events: 99,
         bytes: 90_000,
         window: 99,
+        first_window: 99,
         window_bytes: 20_000,
         resend_window: MINUTE,
         flush_timeout,
@@ -304,6 +310,7 @@ fn one_late_answer_halves_the_window_at_most() {
         events: 99,
         bytes: 90_000,
         window: 99,
+        first_window: 99,
         window_bytes: 16_000,
         resend_window: MINUTE,
         flush_timeout: Some(Duration::from_hours(4)),
@@ -404,6 +411,7 @@ fn nothing_is_logged_while_the_queue_is_locked() {
         events: 9,
         bytes: 10,
         window: 9,
+        first_window: 9,
         window_bytes: 900,
         resend_window: MINUTE,
         flush_timeout: None,

@@ -68,6 +68,7 @@ impl Site {
             events: usize::MAX,
             bytes: usize::MAX,
             window: 1_000,
+            first_window: 1_000,
             window_bytes: 1 << 20,
             resend_window: Duration::MAX,
             flush_timeout: None,
