@@ -17,7 +17,8 @@
 //! - *Handing over*: from the intake thread to a writer thread and back, with a sink that does nothing: for each event alone, as
 //!   where events come one by one, and in batches of 1,000.
 //! - *Codecs*: a chat message of five fields to bytes and back, into a struct and into a value whose fields are looked up
-//!   by name, as JSON (`serde_json`) and as MessagePack (`rmp-serde`, fields by name).
+//!   by name, as JSON (`serde_json`) and as MessagePack (`rmp-serde`, fields by name). Then a recorder's number into the JSON and out of it,
+//!   each with a copy of the payload.
 #![allow(clippy::cast_precision_loss, reason = "counts become figures")]
 
 mod figures;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use catchment::Error;
 use catchment::config::{DatabaseConfig, Synchronous};
+use catchment::unversioned::in_payload;
 use catchment::unversioned::pipeline::{
     Batch, Committed, Epoch, Intake, IntakeState, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink,
 };
@@ -327,6 +329,14 @@ fn codecs() {
     };
     let json = serde_json::to_vec(&message).expect("JSON");
     let pack = rmp_serde::to_vec_named(&message).expect("MessagePack");
+    let (number, subject) = ("k3vfa7q2mzn5x6ohydwu-1234567", "chat.message.log");
+    let numbered = in_payload::add(number, subject, &json).expect("an object");
+    let without_number = || {
+        let mut payload = black_box(&numbered).clone();
+        let (number, rest) = in_payload::take(subject, std::iter::empty, &mut payload);
+        (number.map(str::len), rest.len())
+    };
+    assert_eq!(without_number(), (Some(number.len()), json.len()));
     let times = rounds(|| {
         [
             nanos(|| serde_json::to_vec(black_box(&message)).expect("JSON")),
@@ -335,6 +345,8 @@ fn codecs() {
             nanos(|| rmp_serde::from_slice::<Message>(black_box(&pack)).expect("a message")),
             nanos(|| serde_json::from_slice::<serde_json::Value>(black_box(&json)).expect("a value")),
             nanos(|| rmp_serde::from_slice::<serde_json::Value>(black_box(&pack)).expect("a value")),
+            nanos(|| in_payload::add(number, subject, black_box(&json))),
+            nanos(without_number),
         ]
     });
     table(&format!("Codecs: JSON of {} bytes, MessagePack of {}", json.len(), pack.len()), "ns");
@@ -345,6 +357,8 @@ fn codecs() {
         "read MessagePack into a struct",
         "read JSON into a value",
         "read MessagePack into a value",
+        "write a number into the JSON",
+        "remove the number",
     ];
     for (name, times) in names.iter().zip(times) {
         row(name, times, 0);

@@ -3,7 +3,7 @@
 //! A stream recognises a repetition by the header `Nats-Msg-Id`, within its duplicate window. A database recognises it for good, by the
 //! name of the recorder and the number that the recorder gave the event. The number is in the header `Catchment-Event`, as
 //! `<recorder>-<number>`. An identity that a recorder generates for a numbered event contains the same, so that one header serves both.
-//! [`in_payload`] is for recorders that save the header.
+//! With [`Identity::Payload`] the number is in the payload instead: [`in_payload`].
 //!
 //! Generated identities and numbers are not stored in the column `headers` of table `events`.
 
@@ -88,11 +88,11 @@ pub enum Identity {
     /// (`allow_batched`, nats-server 2.14 and later). After a lost connection the stream may have an event twice. The database has
     /// it once.
     Database,
-    /// As [`Database`](Self::Database), and the number of an event without headers whose payload is a JSON object is the object's first member,
-    /// `"catchment"`, instead of a header. That costs the server and the collector less. The collector removes it: the database has the payload that
-    /// was recorded. Other readers of the stream find the member. Other events have the header, and so do all events of a stream that
-    /// renames subjects (`subject_transform`, partitions). An account must not map the subjects to others (`mappings`): then the
-    /// number is not recognised.
+    /// As [`Database`](Self::Database), but the number is in the payload: it is the first member, `"catchment"`, of a JSON object. The server and
+    /// the collector have less to do. The collector removes the member, so the database has the payload that was recorded. Other readers of the
+    /// stream see it. An event has a header instead if it has headers or an id, if its payload is no such object or has this member already, or if
+    /// its stream renames subjects (`subject_transform`, partitions). Do not use it where an account maps subjects (`mappings`), or where
+    /// a program publishes the stream's payloads again to their subjects: that is a repetition.
     Payload,
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct NameRange {
     pub(crate) name: String,
 }
 
-/// Makes the headers by which repeated events are recognised. An event is known by its position among those that are sent. A recorder
+/// Makes the identities and numbers by which repeated events are recognised. An event is known by its position among those that are sent. A recorder
 /// that sends only what it was given in this start has one name; one that sends what earlier starts have left has theirs too.
 #[derive(Clone, Debug)]
 pub(crate) struct EventIds {

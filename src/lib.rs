@@ -221,6 +221,9 @@ pub mod unversioned {
     pub mod broker {
         pub use crate::broker::{Cluster, IntakeOptions, JetStreamIntake, Owner, Reports, Server};
     }
+    pub mod in_payload {
+        pub use crate::event_id::in_payload::{add, take};
+    }
     pub mod pipeline {
         pub use crate::pipeline::{
             Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Peer, Pipeline, Refusal, Settings,

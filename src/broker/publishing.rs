@@ -133,8 +133,24 @@ pub fn wire_size(event: &Event) -> usize {
     const FRAME: usize = 12;
     /// The header's name, a colon, what a recorder generates, a line end.
     const IDENTITY: usize = event_id::HEADER.len() + 1 + event_id::LONGEST + 2;
-    // The number for the database, beside an identity that was given, is shorter than that.
+    // The number for the database takes less than that: in a payload, and beside an identity that was given.
     let given = event.given_id().map_or(0, |id| event_id::HEADER.len() + 1 + id.len() + 2);
     let headers: usize = event.headers().iter().map(|(name, value)| name.len() + value.len() + 3).sum();
     FRAME + IDENTITY + given + headers + event.payload().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_id::{EventIds, Identity, in_payload};
+
+    #[test]
+    fn the_number_of_an_event_is_within_its_size_on_the_wire() {
+        let ids = EventIds::new(Identity::Payload);
+        let number = ids.of_database(i64::MAX.unsigned_abs(), None).expect("has a number");
+        let event = Event::new("a", r#"{"a":1}"#);
+        let payload = in_payload::add(&number, "a", event.payload()).expect("an object");
+        let header = event.payload().len() + format!("NATS/1.0\r\nCatchment-Event:{number}\r\n\r\n").len();
+        assert!(payload.len() <= wire_size(&event) && header <= wire_size(&event), "{number}");
+    }
 }

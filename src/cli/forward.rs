@@ -101,8 +101,8 @@ enum RecognisedBy {
     Both,
     /// By the collector's database only. It costs the server less
     Database,
-    /// As database, with the number of a JSON object in a member "catchment" instead of a header. It costs the server and the collector less, and
-    /// other readers of the stream find the member
+    /// As database, but the number of a JSON object is in the payload, as its member "catchment". The server and the collector have less to
+    /// do. Other readers of the stream see the member
     Payload,
 }
 

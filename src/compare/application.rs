@@ -399,5 +399,8 @@ impl Producer<'_> {
 
 /// Whether the recorder may accept the same event later.
 fn is_temporary(reason: &FailureReason) -> bool {
-    matches!(reason, FailureReason::BufferFull { .. } | FailureReason::Database { .. })
+    matches!(
+        reason,
+        FailureReason::BufferFull { .. } | FailureReason::SpoolFull { .. } | FailureReason::Database { .. }
+    )
 }

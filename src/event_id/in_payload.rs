@@ -7,13 +7,16 @@
 //! {"catchment":"k3vfa7q2mzn5x6ohydwu-17-d8382951","user":"ann"}
 //! ```
 //!
-//! The last part is a checksum of the subject and of everything else in the payload. A program that reads the event and publishes the
-//! payload again, changed or to another subject, makes a new event: there the checksum is wrong, and the payload is left as it is.
+//! The last part is a checksum of the subject and of everything else in the payload. Where another program publishes the payload changed, or on
+//! another subject, the checksum is wrong: that is a new event, and its payload is left as it is.
 //!
 //! Where the number is removed, the payload is again what was recorded, byte for byte.
 
 use std::io::Write;
 use std::ops::Range;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use super::{EventNumber, HEADER, NUMBER_HEADER};
 
@@ -26,11 +29,16 @@ const END: &str = "\",";
 /// The digits of the checksum.
 const CHECKSUM: usize = 8;
 
-/// The payload with this number in it. `None` if it is not a JSON object with a member, as far as its ends show.
-pub(crate) fn add(number: &str, subject: &str, payload: &[u8]) -> Option<Vec<u8>> {
-    let rest = payload
-        .strip_prefix(b"{")
-        .filter(|rest| rest.trim_ascii_start().starts_with(b"\"") && rest.trim_ascii_end().ends_with(b"}"))?;
+/// The name of the member, for payloads that have one of this name already.
+static NAME: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"catchment\""));
+
+/// The payload with this number in it. `None` if it is not a JSON object with a member, as far as its ends show, or seems to have a member of
+/// this name.
+#[must_use]
+pub fn add(number: &str, subject: &str, payload: &[u8]) -> Option<Vec<u8>> {
+    let rest = payload.strip_prefix(b"{")?;
+    let has_member = rest.trim_ascii_start().starts_with(b"\"") && rest.trim_ascii_end().ends_with(b"}");
+    (has_member && NAME.find(rest).is_none()).then_some(())?;
     let mut all = Vec::with_capacity(BEGIN.len() + number.len() + 1 + CHECKSUM + END.len() + rest.len());
     all.extend_from_slice(BEGIN.as_bytes());
     all.extend_from_slice(number.as_bytes());
@@ -39,18 +47,20 @@ pub(crate) fn add(number: &str, subject: &str, payload: &[u8]) -> Option<Vec<u8>
     Some(all)
 }
 
-/// Whether a message with these headers may have its number in the payload: none of the headers has one, or another identity.
-pub(crate) fn may_be<'h>(payload: &[u8], mut headers: impl Iterator<Item = (&'h str, &'h str)>) -> bool {
-    payload.starts_with(BEGIN.as_bytes()) && !headers.any(|(name, _)| matches!(name, HEADER | NUMBER_HEADER))
+/// Whether a message may have its number in the payload: none of its headers has one, or another identity.
+pub(crate) fn may_have_number<'h, H>(payload: &[u8], headers: impl FnOnce() -> H) -> bool
+where
+    H: Iterator<Item = (&'h str, &'h str)>,
+{
+    payload.starts_with(BEGIN.as_bytes()) && !headers().any(|(name, _)| matches!(name, HEADER | NUMBER_HEADER))
 }
 
 /// The number in the payload of a message with these headers, as text, and the payload without it.
-pub(crate) fn take<'p, 'h>(
-    subject: &str,
-    headers: impl Iterator<Item = (&'h str, &'h str)>,
-    payload: &'p mut [u8],
-) -> (Option<&'p str>, &'p [u8]) {
-    let found = if may_be(payload, headers) { find(subject, payload) } else { None };
+pub fn take<'p, 'h, H>(subject: &str, headers: impl FnOnce() -> H, payload: &'p mut [u8]) -> (Option<&'p str>, &'p [u8])
+where
+    H: Iterator<Item = (&'h str, &'h str)>,
+{
+    let found = if may_have_number(payload, headers) { find(subject, payload) } else { None };
     let Some((number, comma)) = found else { return (None, payload) };
     // The comma becomes the brace, so nothing is copied.
     let (head, rest) = payload.split_at_mut(comma);
@@ -74,7 +84,7 @@ fn digits(text: &str) -> Option<u32> {
     u32::from_str_radix(text, 16).ok().filter(|_| are_digits)
 }
 
-/// Of the subject, and of the message without the digits of the checksum and what ends them.
+/// Of the subject, of the payload up to the number's end, and of what follows the member's comma.
 fn checksum(number: &str, subject: &str, rest: &[u8]) -> u32 {
     let mut checksum = crc32fast::Hasher::new();
     for part in [subject.as_bytes(), BEGIN.as_bytes(), number.as_bytes(), rest] {
@@ -93,7 +103,7 @@ mod tests {
 
     fn taken(subject: &str, payload: &[u8]) -> (Option<String>, Vec<u8>) {
         let mut payload = payload.to_vec();
-        let (number, rest) = take(subject, std::iter::empty(), &mut payload);
+        let (number, rest) = take(subject, std::iter::empty, &mut payload);
         (number.map(str::to_owned), rest.to_vec())
     }
 
@@ -107,11 +117,24 @@ mod tests {
 
     #[test]
     fn only_objects_with_a_member_take_a_number() {
-        for payload in ["", "{", "}", "{}", "{ }", "[1]", "\"a\"", "17", "{17}", "{\"a\":1", " {\"a\":1}", "{,\"a\":1}"]
-        {
+        for payload in [
+            "",
+            "{",
+            "}",
+            "{}",
+            "{ }",
+            "[1]",
+            "\"a\"",
+            "17",
+            "{17}",
+            "{\"a\":1",
+            " {\"a\":1}",
+            "{,\"a\":1}",
+            r#"{"catchment":1}"#,
+        ] {
             assert_eq!(add(NUMBER, "a", payload.as_bytes()), None, "{payload}");
         }
-        for payload in [r#"{"a":1}"#, "{\n  \"a\": 1\n}\n", r#"{"not JSON}"#, r#"{"catchment":"r-1-00000000","a":1}"#] {
+        for payload in [r#"{"a":1}"#, "{\n  \"a\": 1\n}\n", r#"{"not JSON}"#, r#"{"Catchment":1}"#] {
             let added = add(NUMBER, "a", payload.as_bytes()).expect(payload);
             assert_eq!(taken("a", &added), (Some(NUMBER.into()), payload.into()), "{payload}");
         }
@@ -138,7 +161,7 @@ mod tests {
             (&[("Nats-Stream-Source", "A 1 >"), ("nats-msg-id", "17")][..], true),
         ] {
             let mut payload = added.clone();
-            let (number, rest) = take("a", headers.iter().copied(), &mut payload);
+            let (number, rest) = take("a", || headers.iter().copied(), &mut payload);
             assert_eq!((number.is_some(), rest.len() < added.len()), (is_taken, is_taken), "{headers:?}");
         }
     }
@@ -152,9 +175,10 @@ mod tests {
         ) {
             let payload = [ends.0.as_bytes(), &body, ends.1.as_bytes()].concat();
             let number = format!("{}-{number}", super::super::draw_name());
-            match add(&number, "a.b", &payload) {
-                Some(added) => prop_assert_eq!(taken("a.b", &added), (Some(number), payload)),
-                None => prop_assert_eq!(taken("a.b", &payload), (None, payload)),
+            if let Some(added) = add(&number, "a.b", &payload) {
+                prop_assert_eq!(taken("a.b", &added), (Some(number), payload));
+            } else {
+                prop_assert_eq!(taken("a.b", &payload), (None, payload));
             }
         }
     }

@@ -36,7 +36,7 @@ pub struct NatsRecorderConfig {
     /// What to do when the buffer is full. Default: block for 5 s.
     pub overflow: Overflow,
     /// At most this many events are sent and not confirmed. Default 8,000: nats-server refuses events while 10,000 wait in a stream
-    /// (`max_buffered_msgs`).
+    /// (`max_buffered_msgs`). With [`Identity::Database`] and [`Identity::Payload`] at most 64 until the first is confirmed.
     pub window: usize,
     /// At most this many bytes are sent and not confirmed, unless a single event is larger. Default 2 MiB: over TLS, the NATS
     /// client breaks a connection to which some 4 MB are written that the server does not read. In mode `core`, the limit is

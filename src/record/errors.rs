@@ -65,6 +65,14 @@ pub enum FailureReason {
         /// Bytes in the buffer.
         bytes: usize,
     },
+    /// The spool is full: its events are not forwarded, or slower than the application records. The event is not stored.
+    #[error("the spool is full with {events} events, {bytes} bytes; {LARGER_SPOOL}")]
+    SpoolFull {
+        /// Events in the spool.
+        events: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
     /// No stream takes its subject. A server that has just started gives this answer too. So a
     /// [`NatsRecorder`](super::NatsRecorder) sends the event again until the answer is final: for half of `broker.timeout`, and for
     /// 30 s if the server says that a stream has its subject, or a stream has stored an event of this recorder before.
@@ -102,6 +110,7 @@ pub enum FailureReason {
 }
 
 const SMALLER: &str = "raise max_payload there or send less";
+const LARGER_SPOOL: &str = "raise max_events or max_bytes, or wait until it is forwarded";
 const MAKE_STREAM: &str = "make one, or start the collector that does";
 
 impl FailureReason {
@@ -118,6 +127,7 @@ impl FailureReason {
         match self {
             Self::Invalid(invalid) => invalid.remedy(),
             Self::TooLarge { .. } => Some(SMALLER),
+            Self::SpoolFull { .. } => Some(LARGER_SPOOL),
             Self::NoStream => Some(MAKE_STREAM),
             Self::Database { remedy, .. } => remedy.as_deref(),
             Self::BufferFull { .. } | Self::Refused(_) | Self::Unconfirmed(_) | Self::Dropped | Self::Closed => None,

@@ -228,7 +228,7 @@ pub(super) fn resend_window(config: &NatsRecorderConfig, of_streams: Option<Dura
 
 /// How many events may be in flight until the first is stored.
 pub(super) fn first_window(config: &NatsRecorderConfig) -> usize {
-    /// An answer later the others can be sent in batches.
+    /// The first acknowledgement brings the stream's settings. Then the others can be sent in batches.
     const FIRST: usize = 64;
     let depends_on_stream = matches!(config.identity, Identity::Database | Identity::Payload);
     if config.broker.mode == Mode::Jetstream && depends_on_stream { FIRST.min(config.window) } else { config.window }
@@ -239,5 +239,26 @@ fn recognised_for(config: &NatsRecorderConfig, of_streams: Option<Duration>) -> 
     match config.broker.mode {
         Mode::Jetstream => of_streams.map_or(config.duplicate_window, |time| time.min(config.duplicate_window)),
         Mode::Core => Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_window_is_small_where_the_settings_of_the_stream_matter() {
+        let of = |identity, mode, window| {
+            let mut config = NatsRecorderConfig { window, identity, ..NatsRecorderConfig::default() };
+            config.broker.mode = mode;
+            first_window(&config)
+        };
+        for identity in [Identity::Database, Identity::Payload] {
+            let windows = [(Mode::Jetstream, 8_000), (Mode::Jetstream, 7), (Mode::Core, 8_000)];
+            assert_eq!(windows.map(|(mode, window)| of(identity, mode, window)), [64, 7, 8_000], "{identity:?}");
+        }
+        for identity in [Identity::Stream, Identity::Both] {
+            assert_eq!(of(identity, Mode::Jetstream, 8_000), 8_000, "{identity:?}");
+        }
     }
 }

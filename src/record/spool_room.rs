@@ -58,8 +58,7 @@ impl SpoolRoom {
                 }
             }
             if !state.closed && !self.fits(&state, bytes) {
-                let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
-                return Err(FailureReason::BufferFull { events: count(state.events()), bytes: count(state.bytes()) });
+                return Err(FailureReason::SpoolFull { events: state.events(), bytes: state.bytes() });
             }
         }
         if state.closed {
@@ -146,8 +145,8 @@ mod tests {
         (SpoolRoom::new(SpoolLimits { events, bytes }, condition.clone()), condition)
     }
 
-    fn full(events: usize, bytes: usize) -> Result<(), FailureReason> {
-        Err(FailureReason::BufferFull { events, bytes })
+    fn full(events: u64, bytes: u64) -> Result<(), FailureReason> {
+        Err(FailureReason::SpoolFull { events, bytes })
     }
 
     #[test]

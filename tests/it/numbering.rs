@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use catchment::record::{FailureReason, Identity, WaitError};
 use catchment::{Collector, Config, Event, NatsRecorder, Receipt, Recorder};
+use data_encoding::BASE64;
 use serde_json::json;
 
 use crate::support::chance::Chance;
@@ -81,7 +82,15 @@ fn outlast_the_window(identity: Identity, can_be_looked_for: bool) -> u64 {
     }
     are_stored(receipts);
     recorder.close(LONG).expect("all are stored");
+    assert_eq!(is_in_payload(&fixture, 60), identity == Identity::Payload);
     is_once(&fixture, 0..60, &collector)
+}
+
+/// Whether the number of a message is in its payload.
+fn is_in_payload(fixture: &Fixture, sequence: u64) -> bool {
+    let answer = fixture.ask("$JS.API.STREAM.MSG.GET.EVENTS", &json!({ "seq": sequence }));
+    let payload = answer["message"]["data"].as_str().expect("a payload").as_bytes();
+    BASE64.decode(payload).expect("base 64").starts_with(br#"{"catchment":""#)
 }
 
 #[test]
@@ -233,6 +242,7 @@ fn survives_kills(identity: Identity) {
     eventually("all rows", || (oracle::count(&fixture.database()) >= wanted).then_some(()));
     let messages = fixture.server.last_sequence("EVENTS");
     eventually("the end of the stream", || (oracle::position(&fixture.database()) == messages).then_some(()));
+    assert_eq!(is_in_payload(&fixture, messages), identity == Identity::Payload);
     collector.stop(LONG).expect("stops");
     let mut payloads = oracle::payloads(&fixture.database());
     payloads.sort();

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use catchment::config::Mode;
 use catchment::record::Identity;
-use catchment::{DirectRecorder, Event, Recorder};
+use catchment::{Collector, Config, DirectRecorder, Event, Recorder, SpooledRecorder, SpooledRecorderConfig};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ use crate::support::collector::{output, printed, stderr};
 use crate::support::fixture::Fixture;
 use crate::support::load::{patient_with, payload};
 use crate::support::oracle;
+use crate::support::partitioned::Partitions;
 use crate::support::server::needs;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -20,8 +22,8 @@ const LONG: Duration = Duration::from_secs(30);
 const PAYLOADS: [&[u8]; 9] = [
     br#"{"a":1}"#,
     b"{\n  \"a\": {\"b\": []}\n}\n",
-    br#"{"catchment":"mine","a":1}"#,
     br#"{"not":JSON}"#,
+    br#"{"catchment":"mine","a":1}"#,
     b"{}",
     br#"["a"]"#,
     b"text",
@@ -43,7 +45,11 @@ fn record(fixture: &Fixture, events: impl IntoIterator<Item = Event>) {
 
 /// The headers of a message in stream `EVENTS`, and its payload.
 fn message(fixture: &Fixture, sequence: u64) -> (String, Vec<u8>) {
-    let answer = fixture.ask("$JS.API.STREAM.MSG.GET.EVENTS", &json!({ "seq": sequence }));
+    stored_in(fixture, "EVENTS", sequence)
+}
+
+fn stored_in(fixture: &Fixture, stream: &str, sequence: u64) -> (String, Vec<u8>) {
+    let answer = fixture.ask(&format!("$JS.API.STREAM.MSG.GET.{stream}"), &json!({ "seq": sequence }));
     let decoded = |key: &str| BASE64.decode(answer["message"][key].as_str().unwrap_or_default().as_bytes());
     let headers = String::from_utf8(decoded("hdrs").expect("base 64")).expect("UTF-8");
     (headers, decoded("data").expect("base 64"))
@@ -74,7 +80,7 @@ fn the_database_has_what_was_recorded_and_the_stream_a_member() {
     for (at, recorded) in PAYLOADS.iter().enumerate() {
         let (headers, payload) = message(&fixture, at as u64 + 2);
         let is_in_payload = payload.starts_with(br#"{"catchment":""#) && payload.len() > recorded.len() + 40;
-        assert_eq!(is_in_payload, at < 4, "{}", String::from_utf8_lossy(&payload));
+        assert_eq!(is_in_payload, at < 3, "{}", String::from_utf8_lossy(&payload));
         assert_eq!(headers.contains("Catchment-Event"), !is_in_payload, "{headers}");
         assert_eq!(headers.is_empty(), is_in_payload, "{headers}");
     }
@@ -87,8 +93,8 @@ fn the_database_has_what_was_recorded_and_the_stream_a_member() {
 }
 
 #[test]
-fn a_replay_and_a_database_of_its_own_have_what_was_recorded() {
-    // More than a replay reads message by message.
+fn replays_and_verification_have_what_was_recorded() {
+    // More than `verify` reads message by message.
     const EVENTS: u64 = 1_500;
     let fixture = Fixture::new();
     record(&fixture, (0..EVENTS).map(|number| Event::new("events.a", payload(number))));
@@ -96,11 +102,23 @@ fn a_replay_and_a_database_of_its_own_have_what_was_recorded() {
     fixture.drain();
     assert_eq!(oracle::payloads(&fixture.database()), wanted);
     let url = fixture.server.url();
-    printed(&mut fixture.command(&["replay", "--server", &url, "--database", "a.db", "--into", "b.db", "--all"]));
-    assert_eq!(oracle::payloads(&fixture.path("b.db")), wanted);
-    // Events that come again are recognised by the numbers in their payloads.
-    let numbers = "SELECT count(*) FROM catchment_recorders";
-    assert_eq!([fixture.database(), fixture.path("b.db")].map(|file| oracle::number(&file, numbers)), [1, 1]);
+    let verify = ["verify", "--server", &url, "--database", "a.db", "--json"];
+    let report: Value = serde_json::from_str(&printed(&mut fixture.command(&verify))).expect("JSON");
+    assert_eq!((&report["is_sound"], &report["stored"]), (&json!(true), &json!(EVENTS)), "{report}");
+    let replay = |into: &str| {
+        let arguments = ["replay", "--server", &url, "--database", "a.db", "--into", into, "--all"];
+        printed(&mut fixture.command(&arguments));
+        assert_eq!(oracle::payloads(&fixture.path(into)), wanted, "{into}");
+        let recorders = oracle::number(&fixture.path(into), "SELECT count(*) FROM catchment_recorders");
+        assert_eq!(recorders, 1, "events that come again are recognised by the numbers in their payloads: {into}");
+    };
+    replay("b.db");
+    // Then it reads message by message.
+    let stream = json!({ "name": "EVENTS", "subjects": ["events.>"], "max_consumers": 1 });
+    let changed = fixture.server.ask("$JS.API.STREAM.UPDATE.EVENTS", &stream);
+    if changed["error"].is_null() {
+        replay("c.db");
+    }
 }
 
 #[test]
@@ -155,8 +173,7 @@ fn a_stream_that_renames_subjects_has_the_numbers_in_headers() {
 
 #[test]
 fn the_command_and_a_forwarded_table_can_number_so() {
-    // More than are sent before the first answer, from which on the stream's settings are known.
-    const EVENTS: u64 = 20_000;
+    const EVENTS: u64 = 1_000;
     let fixture = Fixture::new();
     let lines: String = (0..EVENTS).map(|number| payload(number) + "\n").collect();
     let file = fixture.file("lines", lines);
@@ -174,4 +191,89 @@ fn the_command_and_a_forwarded_table_can_number_so() {
     assert!(numbered(EVENTS) && numbered(2 * EVENTS));
     fixture.drain();
     assert_eq!(oracle::payloads(&fixture.database()), (0..2 * EVENTS).map(payload).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_event_that_names_its_stream_has_its_number_in_a_header() {
+    let fixture = Fixture::new();
+    let lines: String = (0..1_000).map(|number| payload(number) + "\n").collect();
+    let file = fixture.file("lines", lines);
+    let url = fixture.server.url();
+    let publish = ["publish", "--server", &url, "events.a", "--file", &file, "--stream", "EVENTS"];
+    printed(fixture.command(&publish).args(["--identity", "payload"]));
+    let (headers, stored) = message(&fixture, 1_000);
+    assert!(headers.contains("Nats-Expected-Stream") && headers.contains("Catchment-Event"), "{headers}");
+    assert_eq!(stored, payload(999).as_bytes());
+}
+
+#[test]
+fn events_from_before_the_partitions_and_after_are_what_was_recorded() {
+    if !needs((2, 12), "partitions by the whole subject") {
+        return;
+    }
+    let fixture = Fixture::without_stream();
+    fixture.server.make_stream("CHAT", &["chat.*"]);
+    let events = |numbers: std::ops::Range<u64>| {
+        numbers.map(|number| (format!("chat.{}", number % 20), payload(number))).collect::<Vec<_>>()
+    };
+    let record_all = |events: &[(String, String)]| {
+        record(&fixture, events.iter().map(|(subject, payload)| Event::new(subject.as_str(), payload.as_bytes())));
+    };
+    let before = events(0..100);
+    record_all(&before);
+    assert!(stored_in(&fixture, "CHAT", 100).0.is_empty(), "the number is in the payload");
+    printed(&mut fixture.command(&["run", "--server", &fixture.server.url(), "--stream", "CHAT", "--drain"]));
+    assert_eq!(
+        oracle::payloads(&fixture.path("catchment.db")),
+        before.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>()
+    );
+
+    let transform = json!({ "src": ">", "dest": "{{partition(4)}}.>" });
+    let changed = json!({ "name": "CHAT", "subjects": ["chat.*"], "subject_transform": transform });
+    fixture.ask("$JS.API.STREAM.UPDATE.CHAT", &changed);
+    let after = events(100..300);
+    record_all(&after);
+    let (headers, stored) = stored_in(&fixture, "CHAT", 300);
+    assert!(headers.contains("Catchment-Event") && stored == payload(299).as_bytes(), "{headers}");
+    let all =
+        Partitions::new(fixture.folder.path(), &fixture.server.url(), 4, "stream = 'CHAT'\nsubjects = ['chat.*']\n");
+    all.drain();
+    all.hold_exactly(&after);
+}
+
+#[test]
+fn a_spool_and_a_collector_without_a_stream_have_what_was_recorded() {
+    const EVENTS: u64 = 300;
+    let fixture = Fixture::new();
+    let mut config = Config::default();
+    (config.broker, config.database.path) = (fixture.server.config(), fixture.database());
+    config.broker.mode = Mode::Core;
+    let collector = Collector::start(&config).expect("subscribes");
+    let spooled = || {
+        let mut config = SpooledRecorderConfig::new(fixture.path("a.spool"));
+        (config.broker, config.identity) = (fixture.server.config(), Identity::Payload);
+        SpooledRecorder::open(config).expect("opens")
+    };
+    let mut numbers = 0..EVENTS;
+    for _ in 0..3 {
+        let recorder = spooled();
+        for number in numbers.by_ref().take(100) {
+            let receipt = recorder.record(Event::new("events.a", payload(number))).expect("taken");
+            if number == 0 {
+                receipt.wait_for_stream(LONG).expect("is in the stream");
+            }
+        }
+        recorder.close(LONG).expect("kept");
+    }
+    let last = spooled();
+    fixture.has(300);
+    last.close(LONG).expect("nothing is left");
+    collector.stop(LONG).expect("stops");
+    let wanted: Vec<String> = (0..EVENTS).map(payload).collect();
+    assert_eq!(oracle::payloads(&fixture.database()), wanted);
+    let is_numbered = |sequence| message(&fixture, sequence).0.is_empty();
+    assert!((EVENTS / 2..EVENTS).any(is_numbered), "numbers are in payloads");
+    std::fs::remove_file(fixture.database()).expect("removes");
+    fixture.drain();
+    assert_eq!(oracle::payloads(&fixture.database()), wanted);
 }

@@ -184,7 +184,7 @@ fn a_full_spool_blocks_refuses_or_drops_its_oldest_events() {
     let recorder = SpooledRecorder::open(config(Overflow::Refuse)).expect("opens");
     record(&recorder, 0..100);
     let refused = recorder.record(Event::new("events.a", "x")).expect_err("is full");
-    assert!(matches!(refused.reason, FailureReason::BufferFull { events: 100, .. }), "{refused}");
+    assert!(matches!(refused.reason, FailureReason::SpoolFull { events: 100, .. }), "{refused}");
     let parts: Vec<_> = recorder.health().troubles.iter().map(|trouble| trouble.part).collect();
     assert!(parts.contains(&"spool"), "{parts:?}");
     recorder.close(LONG).expect("all are kept");

@@ -17,6 +17,7 @@ use crate::broker::Reports;
 use crate::broker::broker_error;
 use crate::broker::connection::{Cluster, Received, Reconnect};
 use crate::error::{BrokerFault, Error};
+use crate::event_id::in_payload;
 use crate::pipeline::{Batch, Condition, Confirmation, Epoch, Intake, IntakeState, Mark, Signal};
 use crate::unix_time::now_ns;
 
@@ -87,7 +88,7 @@ impl CoreIntake {
     /// Moves waiting events into the batch, as far as it has room.
     fn move_into(&mut self, batch: &mut Batch) {
         while !batch.is_full() {
-            let Some(arrival) = self.held.take().or_else(|| self.buffer.take()) else { break };
+            let Some(mut arrival) = self.held.take().or_else(|| self.buffer.take()) else { break };
             if !batch.has_room_for(arrival.size()) {
                 self.held = Some(arrival);
                 batch.seal();
@@ -97,7 +98,10 @@ impl CoreIntake {
                 batch.begin(Arc::clone(&self.epoch), self.handed);
             }
             self.handed = Mark { sequence: self.handed.sequence + 1, published_ns: arrival.received_ns };
-            batch.push(self.handed, &arrival.subject, arrival.headers.pairs(), &arrival.payload);
+            let Arrival { subject, headers, payload, .. } = &mut arrival;
+            // Without a stream nothing repeats an event, so its number says nothing.
+            let (_, payload) = in_payload::take(subject, || headers.pairs(), payload);
+            batch.push(self.handed, subject, headers.pairs(), payload);
         }
     }
 

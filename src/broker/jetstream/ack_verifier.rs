@@ -300,7 +300,12 @@ impl AckVerifier {
                 }
                 Vec::new()
             }
-            Err(failure) => self.accept_unverified(name, &failure.to_string()),
+            Err(failure) => {
+                if failure.is_code(code::NO_STREAM) {
+                    self.known.forget_subjects(name);
+                }
+                self.accept_unverified(name, &failure.to_string())
+            }
         }
     }
 

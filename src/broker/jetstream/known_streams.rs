@@ -30,16 +30,26 @@ struct Settings {
     duplicate_window: Duration,
     can_lose_acknowledged: bool,
     subjects: Vec<Filter>,
-    accepts: Accepts,
+    traits: Traits,
 }
 
-/// What a stream makes of events.
+/// How a stream takes events. Nothing is assumed of a stream that is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Accepts {
+pub(super) struct Traits {
     /// It takes many with one acknowledgement.
-    pub(super) batches: bool,
-    /// It stores them with the subjects that they were published to.
-    pub(super) subjects_unchanged: bool,
+    pub(super) takes_batches: bool,
+    /// It stores them under the subjects that they were published to.
+    pub(super) keeps_subjects: bool,
+}
+
+impl Traits {
+    /// What both have.
+    fn common(self, other: Self) -> Self {
+        Self {
+            takes_batches: self.takes_batches && other.takes_batches,
+            keeps_subjects: self.keeps_subjects && other.keeps_subjects,
+        }
+    }
 }
 
 impl KnownStreams {
@@ -69,17 +79,25 @@ impl KnownStreams {
         self.known.lock().contains_key(stream)
     }
 
-    /// What the stream of this subject makes of events: nothing that is not known of it.
-    pub(super) fn accepts(&self, subject: &str) -> Accepts {
+    /// How the stream of this subject takes events. A subject may have moved to another stream: then only what both have counts.
+    pub(super) fn traits(&self, subject: &str) -> Traits {
         let known = self.known.lock();
         let of_subject = |settings: &&Settings| settings.subjects.iter().any(|filter| filter.matches(subject));
-        known.values().flatten().find(of_subject).map_or_else(Accepts::default, |settings| settings.accepts)
+        let traits = known.values().flatten().filter(of_subject).map(|settings| settings.traits);
+        traits.reduce(Traits::common).unwrap_or_default()
     }
 
     /// The stream does not accept batches any more.
     pub(super) fn stop_batches(&self, stream: &str) {
         if let Some(settings) = self.known.lock().get_mut(stream).and_then(Option::as_mut) {
-            settings.accepts.batches = false;
+            settings.traits.takes_batches = false;
+        }
+    }
+
+    /// The stream is not there any more, so its subjects may be another's.
+    pub(super) fn forget_subjects(&self, stream: &str) {
+        if let Some(settings) = self.known.lock().get_mut(stream).and_then(Option::as_mut) {
+            settings.subjects.clear();
         }
     }
 
@@ -94,7 +112,7 @@ impl KnownStreams {
             duplicate_window: Duration::from_nanos(config.duplicate_window),
             can_lose_acknowledged: acknowledges_before_writing(config),
             subjects: config.subjects.iter().filter_map(|text| text.parse().ok()).collect(),
-            accepts: Accepts { batches: config.allow_batched, subjects_unchanged: config.subject_transform.is_none() },
+            traits: Traits { takes_batches: config.allow_batched, keeps_subjects: config.subject_transform.is_none() },
         };
         let (window, can_lose_acknowledged) = (settings.duplicate_window, settings.can_lose_acknowledged);
         let mut known = self.known.lock();
@@ -161,22 +179,30 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_accepts_what_its_settings_say() {
+    fn the_traits_of_a_subject_are_those_that_all_its_streams_have() {
         let known = KnownStreams::new(&BrokerConfig::default(), Identity::Payload);
-        let update = |stream: &str, more: &serde_json::Value| {
-            let mut config = serde_json::json!({ "retention": "limits", "duplicate_window": 1 });
+        let update = |stream: &str, more: serde_json::Value| {
+            let mut config = serde_json::json!({ "retention": "limits", "duplicate_window": 1, "allow_batched": true });
             config.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
             known.update(stream, &serde_json::from_value(config).expect("a config"));
         };
-        update("A", &serde_json::json!({ "subjects": ["a.>"], "allow_batched": true }));
-        update("B", &serde_json::json!({ "subjects": ["b"], "subject_transform": { "src": "b", "dest": "c" } }));
-        known.insert_unverified("C", "no permission");
         let of = |subject| {
-            let Accepts { batches, subjects_unchanged } = known.accepts(subject);
-            (batches, subjects_unchanged)
+            let Traits { takes_batches, keeps_subjects } = known.traits(subject);
+            (takes_batches, keeps_subjects)
         };
-        assert_eq!([of("a.x"), of("b"), of("c")], [(true, true), (false, false), (false, false)]);
-        known.stop_batches("A");
-        assert_eq!(of("a.x"), (false, true));
+        let transform = serde_json::json!({ "src": "b", "dest": "c" });
+        update("A", serde_json::json!({ "subjects": ["a.>"] }));
+        update("B", serde_json::json!({ "subjects": ["b"], "subject_transform": transform }));
+        known.insert_unverified("C", "no permission");
+        assert_eq!([of("a.x"), of("b"), of("c")], [(true, true), (true, false), (false, false)]);
+        update("D", serde_json::json!({ "subjects": ["a.x", "b"] }));
+        assert_eq!([of("a.x"), of("b")], [(true, true), (true, false)], "both are known to have the subject");
+        known.stop_batches("D");
+        assert_eq!([of("a.x"), of("a.y")], [(false, true), (true, true)]);
+        known.forget_subjects("D");
+        known.forget_subjects("B");
+        assert_eq!([of("a.x"), of("b")], [(true, true), (false, false)]);
+        update("A", serde_json::json!({ "subjects": ["a.>"], "subject_transform": transform }));
+        assert_eq!(of("a.x"), (true, false), "the settings were changed");
     }
 }

@@ -127,7 +127,7 @@ fn identities(data: &[u8]) -> Option<(u64, Vec<String>)> {
     let mut stored = api::parse_stored_message(data).ok()??;
     let headers = String::from_utf8_lossy(&stored.headers);
     let headers = || headers.lines().filter_map(|line| line.split_once(':'));
-    let (in_payload, _) = in_payload::take(&stored.subject, headers(), &mut stored.payload);
+    let (in_payload, _) = in_payload::take(&stored.subject, headers, &mut stored.payload);
     // The server deduplicates by exactly this name.
     let in_headers = headers().filter(|(name, _)| matches!(*name, event_id::HEADER | event_id::NUMBER_HEADER));
     let ids = in_headers.map(|(_, value)| value.trim()).chain(in_payload);

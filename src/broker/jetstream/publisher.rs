@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::ack_verifier::{AckVerifier, ApiRequest, Response};
 use super::api::Api;
 use super::fast_batch::{BatchNames, BatchPlace};
-use super::known_streams::{Accepts, KnownStreams};
+use super::known_streams::{KnownStreams, Traits};
 use super::message_search::MessageSearch;
 use crate::broker::connection::{Cluster, Denial, Flusher, Link, ServerRemark, one_line};
 use crate::broker::headers;
@@ -69,7 +69,7 @@ impl StreamPublisher {
     }
 
     /// Publishes the events of `source` in the background until there are no more. Another source may follow. `ids` makes the headers
-    /// by which repeated events are recognised.
+    /// and numbers by which repeated events are recognised.
     pub(in crate::broker) fn start(&self, source: impl EventSource, ids: &EventIds) {
         let (ids, names) = (ids.clone(), BatchNames::new(ids.recorder()));
         let known = Arc::clone(&self.known);
@@ -221,37 +221,41 @@ fn send_requests(connection: &Connection, inbox: &str, verifier: &Mutex<AckVerif
 struct Form {
     /// Its place, where it is sent in a batch.
     place: Option<BatchPlace>,
-    /// Whether its number may be in the payload.
+    /// Whether its number is in the payload, if the payload can hold one.
     number_in_payload: bool,
 }
 
 /// The form of each event of a round.
 fn forms(round: &[Outgoing], known: &KnownStreams, ids: &EventIds) -> Vec<Form> {
-    let accepted: Vec<Accepts> = match ids.identity() {
+    let traits: Vec<Traits> = match ids.identity() {
         // The stream's answer to a batch does not tell which of its events it had already, so the stream must not look.
-        Identity::Stream | Identity::Both => vec![Accepts::default(); round.len()],
-        Identity::Database | Identity::Payload => accepted(round, known),
+        Identity::Stream | Identity::Both => vec![Traits::default(); round.len()],
+        Identity::Database | Identity::Payload => traits_of(round, known),
     };
-    let can_be_batched = |(outgoing, accepts): (&Outgoing, &Accepts)| {
-        accepts.batches && !outgoing.alone && outgoing.event.given_id().is_none()
+    let can_be_batched = |(outgoing, traits): (&Outgoing, &Traits)| {
+        traits.takes_batches && !outgoing.alone && outgoing.event.given_id().is_none()
     };
-    let places = BatchPlace::of_round(round, round.iter().zip(&accepted).map(can_be_batched));
-    let in_payload = ids.identity() == Identity::Payload;
-    let form =
-        |(place, accepts): (_, Accepts)| Form { place, number_in_payload: in_payload && accepts.subjects_unchanged };
-    places.into_iter().zip(accepted).map(form).collect()
+    let places = BatchPlace::of_round(round, round.iter().zip(&traits).map(can_be_batched));
+    let form = |((place, outgoing), traits): ((_, &Outgoing), Traits)| Form {
+        place,
+        number_in_payload: ids.identity() == Identity::Payload
+            && traits.keeps_subjects
+            && outgoing.event.given_id().is_none()
+            && outgoing.event.headers().is_empty(),
+    };
+    places.into_iter().zip(round).zip(traits).map(form).collect()
 }
 
-/// What the streams of a round's events accept.
-fn accepted<'r>(round: &'r [Outgoing], known: &KnownStreams) -> Vec<Accepts> {
+/// How the stream of each event takes events.
+fn traits_of<'r>(round: &'r [Outgoing], known: &KnownStreams) -> Vec<Traits> {
     // Most events of a round have the same subject.
-    let mut last: Option<(&str, Accepts)> = None;
+    let mut last: Option<(&str, Traits)> = None;
     let of = |outgoing: &'r Outgoing| {
         let subject = outgoing.event.subject();
-        let accepts =
-            last.filter(|(same, _)| *same == subject).map_or_else(|| known.accepts(subject), |(_, accepts)| accepts);
-        last = Some((subject, accepts));
-        accepts
+        let same = last.filter(|(same, _)| *same == subject);
+        let traits = same.map_or_else(|| known.traits(subject), |(_, traits)| traits);
+        last = Some((subject, traits));
+        traits
     };
     round.iter().map(of).collect()
 }
@@ -264,17 +268,15 @@ fn publish(
     form: Form,
 ) -> std::io::Result<()> {
     let event = &outgoing.event;
-    let of_stream = ids.of_stream(outgoing.number, event.given_id());
     let of_database = ids.of_database(outgoing.number, event.given_id());
     if form.number_in_payload
-        && of_stream.is_none()
-        && event.headers().is_empty()
         && let Some(number) = &of_database
         && let Some(payload) = in_payload::add(number, event.subject(), event.payload())
     {
         return connection.publish_with_reply_or_headers(event.subject(), Some(reply), None, payload);
     }
     let mut headers = headers::of(event);
+    let of_stream = ids.of_stream(outgoing.number, event.given_id());
     for (name, value) in [(event_id::HEADER, of_stream), (event_id::NUMBER_HEADER, of_database)] {
         if let Some(value) = value {
             headers.insert(name, value);

@@ -76,7 +76,7 @@ impl StreamBounds {
     }
 }
 
-/// A message as the stream holds it.
+/// A message of the stream. A recorder's number that is in the payload is removed from it, and is a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamMessage {
     /// Its sequence in the stream.
@@ -100,7 +100,7 @@ impl StreamMessage {
         mut payload: Vec<u8>,
     ) -> Self {
         if let Ok(headers) = &mut headers {
-            let pairs = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let pairs = || headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             if let (Some(number), rest) = in_payload::take(&subject, pairs, &mut payload) {
                 headers.insert(0, (event_id::NUMBER_HEADER.to_owned(), number.to_owned()));
                 payload = rest.to_vec();

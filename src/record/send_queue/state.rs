@@ -33,7 +33,7 @@ pub(in crate::record) struct Bounds {
     pub(in crate::record) bytes: usize,
     /// Events in flight, at most.
     pub(in crate::record) window: usize,
-    /// Events in flight, at most, until the stream has stored one: only then are its settings known, and how it wants to have events.
+    /// Events in flight, at most, until the stream has stored one. From then on its settings are known.
     pub(in crate::record) first_window: usize,
     /// Bytes in flight, at most, unless a single event is larger.
     pub(in crate::record) window_bytes: usize,

@@ -10,7 +10,7 @@ use crate::broker::jetstream::lost_events::LostEvents;
 use crate::broker::jetstream::session::{Delivery, NotCollected};
 use crate::broker::jetstream::unreadable_message::UnreadableMessage;
 use crate::event_id::{self, in_payload};
-use crate::pipeline::{Batch, Defect, Gap, Gaps};
+use crate::pipeline::{Batch, Defect, Gap, Gaps, Mark};
 
 impl JetStreamIntake {
     /// Takes lost events and gaps from the session.
@@ -111,11 +111,7 @@ impl JetStreamIntake {
             batch.begin(Arc::clone(epoch), self.handed);
         }
         self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
-        let Message { subject, headers, data, .. } = message;
-        let headers = || headers::pairs(headers.as_ref());
-        let (number, payload) = in_payload::take(subject, headers(), data);
-        let number = number.map(|number| (event_id::NUMBER_HEADER, number));
-        batch.push(mark, subject, number.into_iter().chain(headers()), payload);
+        push_message(batch, mark, message);
         self.history.reached(mark);
         self.handed = mark;
         self.acks.set_latest(mark.sequence, message.reply.take());
@@ -133,11 +129,49 @@ impl JetStreamIntake {
     }
 }
 
+/// Adds a message. A number in its payload becomes a header.
+fn push_message(batch: &mut Batch, mark: Mark, message: &mut Message) {
+    let Message { subject, headers, data, .. } = message;
+    let headers = || headers::pairs(headers.as_ref());
+    let (number, payload) = in_payload::take(subject, headers, data);
+    let number = number.map(|number| (event_id::NUMBER_HEADER, number));
+    batch.push(mark, subject, number.into_iter().chain(headers()), payload);
+}
+
 /// The number of bytes that it takes in a batch, at most.
 fn size(message: &Message) -> usize {
-    let headers = || headers::pairs(message.headers.as_ref());
-    // There it is a header.
-    let number =
-        if in_payload::may_be(&message.data, headers()) { event_id::NUMBER_HEADER.len() + Batch::HEADER } else { 0 };
+    let pairs = || headers::pairs(message.headers.as_ref());
+    // In the batch the number is a header.
+    let is_numbered = in_payload::may_have_number(&message.data, pairs);
+    let number = if is_numbered { event_id::NUMBER_HEADER.len() + Batch::HEADER } else { 0 };
     message.subject.len() + message.data.len() + headers::size(message.headers.as_ref()) + number
+}
+
+#[cfg(test)]
+mod tests {
+    use nats::HeaderMap;
+
+    use super::*;
+    use crate::pipeline::Limits;
+
+    #[test]
+    fn a_message_takes_no_more_room_than_was_looked_for() {
+        let numbered = in_payload::add("k3vfa7q2mzn5x6ohydwu-17", "a.b", br#"{"a":1}"#).expect("an object");
+        let trace = HeaderMap::from_iter([("Trace", "1")]);
+        for (payload, headers, number) in [
+            (numbered.as_slice(), None, Some("k3vfa7q2mzn5x6ohydwu-17")),
+            (numbered.as_slice(), Some(trace.clone()), Some("k3vfa7q2mzn5x6ohydwu-17")),
+            (br#"{"catchment":"r-1-00000000","a":1}"#, None, None),
+            (b"text", Some(trace), None),
+        ] {
+            let mut message = Message::new("a.b", None, payload, headers);
+            let size = size(&message);
+            let mut batch = Batch::new(Limits { events: 9, bytes: 9_000 });
+            push_message(&mut batch, Mark::default(), &mut message);
+            let delivery = batch.delivery(0);
+            assert_eq!(delivery.headers.get(event_id::NUMBER_HEADER), number);
+            assert_eq!(delivery.payload, if number.is_some() { br#"{"a":1}"# } else { payload });
+            assert!(batch.bytes() <= size, "{} of {size}", batch.bytes());
+        }
+    }
 }
