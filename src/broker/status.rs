@@ -27,7 +27,7 @@ impl BrokerStatus {
     /// # Errors
     ///
     /// [`Error::Broker`] or [`Error::Config`] where it cannot be asked. A missing stream is no error.
-    pub fn make(config: &BrokerConfig, position: DatabasePosition<'_>) -> Result<Self, Error> {
+    pub fn ask(config: &BrokerConfig, position: DatabasePosition<'_>) -> Result<Self, Error> {
         let stop = Signal::default();
         let link = Link::open(&Arc::new(Cluster::new(config)?), &stop)?;
         let jetstream = match config.mode {

@@ -99,7 +99,7 @@ fn broker_status(
 ) -> Result<BrokerStatus, Error> {
     let (owner, history) = position.map_or((None, &[][..]), |(owner, history)| (owner.as_ref(), history));
     let pipeline_holds = pipeline::holds(&config.batch, config.database.writers);
-    BrokerStatus::make(&config.broker, DatabasePosition { owner, history, pipeline_holds })
+    BrokerStatus::ask(&config.broker, DatabasePosition { owner, history, pipeline_holds })
 }
 
 fn check_core(config: &Config, report: &mut ReportBuilder<'_>) {

@@ -70,7 +70,7 @@ pub(super) fn server(options: &Options) -> Result<Option<ServerVersion>, Compare
         ..BrokerConfig::default()
     };
     let nowhere = DatabasePosition { owner: None, history: &[], pipeline_holds: 0 };
-    let status = BrokerStatus::make(&config, nowhere)?;
+    let status = BrokerStatus::ask(&config, nowhere)?;
     Ok(Some(ServerVersion::of_running(&status.version)))
 }
 

@@ -189,7 +189,7 @@ pub(crate) fn missing_in_stream(database: &Path, broker: &BrokerConfig) -> Resul
     }
     let history = stream_history(database, &broker.stream)?;
     let position = DatabasePosition { owner: None, history: &history, pipeline_holds: 0 };
-    let status = BrokerStatus::make(broker, position)?;
+    let status = BrokerStatus::ask(broker, position)?;
     let Some(jetstream) = status.jetstream else { return Ok(MissingInStream::default()) };
     let Some(stream) = jetstream.stream else {
         let notice = Some(format!("there is no stream {}", broker.stream));

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use super::commit_queue;
 use super::grouped_commits::GroupedCommits;
 use super::receipt::in_database;
-use super::recorder::Sealed;
+use super::recorder::{DROP_TIMEOUT, Sealed};
 use super::{CommitMode, DirectRecorderConfig, FailureReason, FlushError, Receipt, RecordError, Recorder};
 use crate::deadline;
 use crate::error::Error;
@@ -18,9 +18,6 @@ use crate::event::Event;
 use crate::pipeline::{Condition, Counter, Health, Problem, Settings};
 use crate::store::{Database, EventOutcome, EventWriter, Lock, Routes};
 use crate::unix_time::now_ns;
-
-/// How long dropping a recorder may go on committing.
-const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Writes events into a SQLite database. The rows are the same as a collector's, except that the columns `stream` and `sequence`
 /// are NULL, and `published_us` is the time at which `record` was called.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::config::broker_at;
 use super::event_sender::{self, EventSender};
-use super::recorder::Sealed;
+use super::recorder::{DROP_TIMEOUT, Sealed};
 use super::send_queue::{Bounds, SendQueue};
 use super::{
     FailureReason, FlushError, NatsRecorderConfig, Overflow, Receipt, ReceiptKind, RecordError, Recorder,
@@ -17,9 +17,6 @@ use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::{Condition, Health, Signal, ThreadGroup};
-
-/// How long dropping a recorder may go on sending.
-const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Publishes events to a `JetStream` stream, or in core NATS to the subscribers, and reports when they are recorded.
 ///

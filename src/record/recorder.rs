@@ -7,6 +7,9 @@ use super::receipt::Receipt;
 use crate::event::Event;
 use crate::pipeline::Health;
 
+/// How long dropping a recorder may go on recording what it has.
+pub(super) const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Records events. An application chooses its recorder where it makes it; the rest of its code uses this trait.
 ///
 /// Threads share a recorder by reference or in an `Arc`, also as `Arc<dyn Recorder>`. All functions take `&self`, so any of the

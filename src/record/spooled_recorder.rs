@@ -9,7 +9,7 @@ use super::commit_queue;
 use super::config::broker_at;
 use super::forwarding::{ForwardOptions, ForwardProgress, Forwarding};
 use super::grouped_commits::GroupedCommits;
-use super::recorder::Sealed;
+use super::recorder::{DROP_TIMEOUT, Sealed};
 use super::send_queue::SendQueue;
 use super::spool_room::SpoolRoom;
 use super::spool_store::SpoolStore;
@@ -20,9 +20,6 @@ use crate::error::Error;
 use crate::event::{self, Event};
 use crate::pipeline::{Batch, Committed, Condition, Epoch, Health, Refusal, Settings, Sink};
 use crate::store::{Lock, Spool, SpoolChange, SpoolLimits, SpoolSink, SpoolTotals};
-
-/// How long dropping a recorder may go on committing.
-const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to wait for the disk where the overflow of the spool does not say it.
 const DISK_TIMEOUT: Duration = Duration::from_secs(5);

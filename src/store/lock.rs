@@ -58,8 +58,8 @@ pub struct Lock {
     had_no_database: bool,
     /// Its holder collects from core NATS.
     is_of_core: AtomicBool,
-    /// The third line of the lock file otherwise.
-    third_line: &'static str,
+    /// What it is held for otherwise: the third line of the lock file.
+    purpose: &'static str,
     /// The fourth line: what is noted about reloads.
     reloads: Mutex<Option<ReloadNote>>,
 }
@@ -165,12 +165,12 @@ impl Lock {
         File::open(file_beside(path, ".lock")).is_ok_and(|mut file| line_of(&mut file, 2) == SPOOL)
     }
 
-    fn take_with(database: &Path, phase: StartPhase, third_line: &'static str) -> Result<Self, Error> {
+    fn take_with(database: &Path, phase: StartPhase, purpose: &'static str) -> Result<Self, Error> {
         must_not_be_foreign(database)?;
-        Self::take_unchecked(database, phase, third_line)
+        Self::take_unchecked(database, phase, purpose)
     }
 
-    fn take_unchecked(database: &Path, phase: StartPhase, third_line: &'static str) -> Result<Self, Error> {
+    fn take_unchecked(database: &Path, phase: StartPhase, purpose: &'static str) -> Result<Self, Error> {
         let began = Instant::now();
         let mut has_tried = false;
         let path = file_beside(database, ".lock");
@@ -190,7 +190,7 @@ impl Lock {
                     let had_no_database = !database.exists();
                     let (database, is_of_core) = (database.to_owned(), AtomicBool::new(false));
                     let reloads = Mutex::default();
-                    let lock = Self { file, id, database, made_file, had_no_database, is_of_core, third_line, reloads };
+                    let lock = Self { file, id, database, made_file, had_no_database, is_of_core, purpose, reloads };
                     held.push(id);
                     drop(held);
                     lock.write(phase).map_err(unwritable)?;
@@ -206,7 +206,7 @@ impl Lock {
                         continue;
                     }
                     let holder = if is_own { "this process".into() } else { name_in(&mut file) };
-                    let what = if third_line == SPOOL { "spool" } else { "database" };
+                    let what = if purpose == SPOOL { "spool" } else { "database" };
                     return Err(Error::Locked { what, path: database.to_owned(), holder, is_own });
                 }
                 Err(TryLockError::Error(source)) => return Err(unwritable(source)),
@@ -271,7 +271,7 @@ impl Lock {
 
     /// One write replaces the text, so that nobody reads half of it. What follows the last line belongs to an earlier, longer text.
     fn write(&self, phase: StartPhase) -> std::io::Result<()> {
-        let mode = if self.is_of_core.load(Ordering::Relaxed) { CORE } else { self.third_line };
+        let mode = if self.is_of_core.load(Ordering::Relaxed) { CORE } else { self.purpose };
         let reloads = self.reloads.lock().as_ref().map_or(String::new(), ReloadNote::line);
         let text = format!("process {}\n{}\n{mode}\n{reloads}", std::process::id(), phase.name());
         self.file.write_all_at(text.as_bytes(), 0)?;

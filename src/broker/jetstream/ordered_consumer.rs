@@ -67,12 +67,12 @@ pub(super) enum NoMore {
 }
 
 impl OrderedConsumer {
-    /// Makes a consumer that begins with this sequence. Blocks for a few times `broker.timeout` at most; a denial ends that.
+    /// Creates a consumer that begins with this sequence. Blocks for a few times `broker.timeout` at most; a denial ends that.
     ///
     /// # Errors
     ///
     /// Why there is none, in words.
-    pub(super) fn make(config: &BrokerConfig, stream: &StreamInfo, first: u64) -> Result<Self, String> {
+    pub(super) fn create(config: &BrokerConfig, stream: &StreamInfo, first: u64) -> Result<Self, String> {
         let denials = Denials::default();
         let cluster = Arc::new(Cluster::new(config).map_err(|error| error.to_string())?);
         let link = Link::open_with(&cluster, &Signal::default(), Arc::new(denials.clone()));

@@ -16,6 +16,7 @@ use crate::store::database_file::{file_beside, followed, must_have_one_name};
 use crate::store::lock::Lock;
 use crate::store::sqlite_error::{database_error, message};
 use crate::store::{new_database, schema};
+use crate::time_stamp::time_stamp;
 
 /// What is in the header of the file: `cSpo`. See <https://sqlite.org/fileformat.html#application_id>.
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"cSpo");
@@ -268,10 +269,7 @@ fn detail(error: &Error) -> String {
 
 /// A name that no file has: the spool's, with the time.
 fn free_name(file: &Path) -> PathBuf {
-    let now = OffsetDateTime::now_utc();
-    let (year, month, day) = now.to_calendar_date();
-    let (hour, minute, second) = now.to_hms();
-    let time = format!("{year:04}{:02}{day:02}T{hour:02}{minute:02}{second:02}Z", u8::from(month));
+    let time = time_stamp(OffsetDateTime::now_utc());
     let names = std::iter::once(String::new()).chain((2..).map(|number| format!("-{number}")));
     let mut free = names.map(|number| with_ending(file, &format!(".damaged-{time}{number}")));
     free.find(|path| !path.exists() && !with_ending(path, "-wal").exists()).unwrap_or_else(|| file.to_owned())

@@ -63,7 +63,7 @@ impl StreamParts<'_> {
         }
         let is_long = self.last - self.next >= WORTH_A_CONSUMER;
         if self.consumer.is_none() && self.may_consume && is_long {
-            let made = OrderedConsumer::make(&self.reader.config, &self.reader.info()?, self.next);
+            let made = OrderedConsumer::create(&self.reader.config, &self.reader.info()?, self.next);
             self.consumer = made.map_err(|reason| self.go_without(&reason)).ok();
         }
         let part = match self.next_of_consumer(keep_going) {
