@@ -68,6 +68,13 @@ where
     (std::str::from_utf8(&head[number]).ok(), rest)
 }
 
+/// Removes the number from the payload of a message without headers, if it has one.
+pub(crate) fn remove(subject: &str, payload: &mut Vec<u8>) {
+    if let (Some(_), rest) = take(subject, std::iter::empty, payload) {
+        *payload = rest.to_vec();
+    }
+}
+
 /// Where the number is in the payload, and the comma behind its member.
 fn find(subject: &str, payload: &[u8]) -> Option<(Range<usize>, usize)> {
     let start = BEGIN.len();

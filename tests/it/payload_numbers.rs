@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use catchment::config::Mode;
 use catchment::record::Identity;
+use catchment::unversioned::in_payload;
 use catchment::{Collector, Config, DirectRecorder, Event, Recorder, SpooledRecorder, SpooledRecorderConfig};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -169,6 +170,52 @@ fn a_stream_that_renames_subjects_has_the_numbers_in_headers() {
     let done = output(fixture.run().args(["--drain"]));
     assert!(done.status.success(), "{}", stderr(&done));
     assert_eq!(oracle::payloads(&fixture.database()), (0..30).map(payload).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_stream_that_takes_the_place_of_another_is_asked_how_it_stores_events() {
+    if !needs((2, 10), "subject transforms") {
+        return;
+    }
+    let fixture = Fixture::new();
+    let recorder = patient_with(fixture.server.config(), Identity::Payload);
+    let record = |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            recorder.record(Event::new("events.a", payload(number))).expect("taken");
+        }
+        recorder.flush(LONG).expect("stored");
+    };
+    record(0..1);
+    record(1..2);
+    assert!(message(&fixture, 2).0.is_empty(), "the number is in the payload");
+    fixture.server.delete_stream("EVENTS");
+    let transform = json!({ "src": "events.>", "dest": "stored.>" });
+    // Its name is later in the alphabet, and earlier.
+    for (name, first) in [("LATER", 2), ("EARLIER", 102)] {
+        fixture.server.make_stream_with(name, &["events.>"], &json!({ "subject_transform": transform }));
+        record(first..first + 1);
+        record(first + 1..first + 100);
+        let (headers, stored) = stored_in(&fixture, name, 2);
+        assert!(headers.contains("Catchment-Event") && stored == payload(first + 1).as_bytes(), "{name}: {headers}");
+        fixture.server.delete_stream(name);
+    }
+}
+
+#[test]
+fn an_event_on_a_subject_that_the_client_cannot_read_is_a_dead_letter_as_it_was_recorded() {
+    let fixture = Fixture::configured("jetstream: enabled\nmax_control_line: 65536\n", "limits");
+    let long = format!("events.{}", "x".repeat(5_000));
+    let numbered = in_payload::add("gate-7-0", &long, payload(1).as_bytes()).expect("an object");
+    record(&fixture, [Event::new("events.a", payload(0))]);
+    fixture.server.raw().publish(&long, None, numbered);
+    fixture.drain();
+    let letters = "SELECT CAST(payload AS TEXT) FROM catchment_dead_letters";
+    assert_eq!(oracle::texts(&fixture.database(), letters), [payload(1)]);
+    let verify = ["verify", "--server", &fixture.server.url(), "--database", "a.db", "--json"];
+    let report: Value = serde_json::from_str(&printed(&mut fixture.command(&verify))).expect("JSON");
+    assert_eq!(report["is_sound"], json!(true), "{report}");
+    printed(&mut fixture.command(&["dead-letters", "retry", "--all", "--database", "a.db"]));
+    assert_eq!(oracle::payloads(&fixture.database()), [payload(0), payload(1)]);
 }
 
 #[test]

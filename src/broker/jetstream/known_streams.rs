@@ -94,6 +94,18 @@ impl KnownStreams {
         }
     }
 
+    /// The other streams that have had a subject of this one. No two streams have a subject at a time, so these have changed.
+    pub(super) fn outdated_by(&self, stream: &str) -> Vec<String> {
+        let known = self.known.lock();
+        let Some(Some(newer)) = known.get(stream) else { return Vec::new() };
+        let others = known.iter().filter(|(name, _)| *name != stream);
+        let settings = others.filter_map(|(name, settings)| Some((name, settings.as_ref()?)));
+        let shares = |settings: &Settings| {
+            settings.subjects.iter().any(|subject| newer.subjects.iter().any(|newer| newer.overlaps(subject)))
+        };
+        settings.filter(|(_, settings)| shares(settings)).map(|(name, _)| name.clone()).collect()
+    }
+
     /// The stream is not there any more, so its subjects may be another's.
     pub(super) fn forget_subjects(&self, stream: &str) {
         if let Some(settings) = self.known.lock().get_mut(stream).and_then(Option::as_mut) {
@@ -197,6 +209,10 @@ mod tests {
         assert_eq!([of("a.x"), of("b"), of("c")], [(true, true), (true, false), (false, false)]);
         update("D", serde_json::json!({ "subjects": ["a.x", "b"] }));
         assert_eq!([of("a.x"), of("b")], [(true, true), (true, false)], "both are known to have the subject");
+        assert_eq!(
+            (known.outdated_by("D"), known.outdated_by("C")),
+            (vec!["A".to_owned(), "B".to_owned()], Vec::new())
+        );
         known.stop_batches("D");
         assert_eq!([of("a.x"), of("a.y")], [(false, true), (true, true)]);
         known.forget_subjects("D");

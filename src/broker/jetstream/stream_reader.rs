@@ -99,12 +99,17 @@ impl StreamMessage {
         mut headers: Result<Vec<(String, String)>, RawHeaders>,
         mut payload: Vec<u8>,
     ) -> Self {
-        if let Ok(headers) = &mut headers {
-            let pairs = || headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-            if let (Some(number), rest) = in_payload::take(&subject, pairs, &mut payload) {
-                headers.insert(0, (event_id::NUMBER_HEADER.to_owned(), number.to_owned()));
-                payload = rest.to_vec();
+        match &mut headers {
+            Ok(headers) => {
+                let pairs = || headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                if let (Some(number), rest) = in_payload::take(&subject, pairs, &mut payload) {
+                    headers.insert(0, (event_id::NUMBER_HEADER.to_owned(), number.to_owned()));
+                    payload = rest.to_vec();
+                }
             }
+            // Its subject is what cannot be read.
+            Err(raw) if raw.bytes.is_empty() => in_payload::remove(&subject, &mut payload),
+            Err(_) => {}
         }
         Self { sequence: mark.sequence, published_ns: mark.published_ns, subject, headers, payload }
     }

@@ -10,6 +10,7 @@ use super::stream_comparison::find_resume_point;
 use super::{partition, poison, stream};
 use crate::broker::connection::Link;
 use crate::error::Error;
+use crate::event_id::in_payload;
 use crate::pipeline::{EpochProgress, Gap};
 
 /// A message that the client cannot parse.
@@ -51,5 +52,8 @@ pub(super) fn read_unreadable_message(options: &SessionOptions<'_>) -> Result<Op
     let is_loss = stream::skipped_sequences(config, &stream, Retention::of(&stream, config, options.pipeline_holds))
         != SkippedSequences::Expected;
     partition::remove_from(&mut stored.subject, config);
+    if stored.headers.is_empty() {
+        in_payload::remove(&stored.subject, &mut stored.payload);
+    }
     Ok(Some(UnreadableMessage { stored, defect, missing, is_loss }))
 }

@@ -199,12 +199,15 @@ impl<'c> Retry<'c> {
 
     /// Makes the letter an event again and reads the values for its route. The error is why it is not tried.
     fn read(&mut self, letter: &DeadLetter) -> Result<(), &'static str> {
-        // See `import`: it keeps a line that is no event, with headers that are no bytes.
-        if letter.raw_headers.as_ref().is_some_and(Vec::is_empty) {
-            return Err("it is a line that is no event; correct it in its file, import that file, and drop this");
-        }
-        if letter.raw_headers.is_some() && self.unreadable == UnreadableHeaders::Keep {
-            return Err("its headers cannot be read; retry it with UnreadableHeaders::LeaveOut");
+        match &letter.raw_headers {
+            // See `import`: it keeps a line that is no event so.
+            Some(raw) if raw.is_empty() && letter.stream.is_none() => {
+                return Err("it is a line that is no event; correct it in its file, import that file, and drop this");
+            }
+            Some(raw) if !raw.is_empty() && self.unreadable == UnreadableHeaders::Keep => {
+                return Err("its headers cannot be read; retry it with UnreadableHeaders::LeaveOut");
+            }
+            _ => {}
         }
         let headers =
             headers(letter.headers.as_deref()).ok_or("its headers are not a JSON object of strings; correct them")?;

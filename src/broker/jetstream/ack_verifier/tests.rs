@@ -34,6 +34,25 @@ fn a_streams_answer_counts_once_the_stream_is_found() {
 }
 
 #[test]
+fn a_stream_whose_subject_another_has_is_asked_for_again() {
+    let of = |name: &str, subjects: &str| INFO.replace("\"E\"", &format!("\"{name}\",\"subjects\":[{subjects}]"));
+    let mut verifier = verifier(MINUTE);
+    for (number, name, subjects) in [("1", "E", r#""a.>""#), ("2", "F", r#""b""#)] {
+        handle(&mut verifier, number, &format!(r#"{{"stream":"{name}","seq":1}}"#));
+        assert_eq!(asked(&mut verifier), [format!("$JS.API.STREAM.INFO.{name}")]);
+        handle(&mut verifier, &format!("stream-{name}"), &of(name, subjects));
+    }
+    assert!(asked(&mut verifier).is_empty(), "they have no subject in common");
+    handle(&mut verifier, "3", r#"{"stream":"G","seq":1}"#);
+    assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.INFO.G"]);
+    assert_eq!(handle(&mut verifier, "stream-G", &of("G", r#""a.b","c""#)).len(), 1);
+    assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.INFO.E"]);
+    handle(&mut verifier, "stream-E", NO_STREAM);
+    assert_eq!(verifier.known.outdated_by("G"), Vec::<String>::new(), "that stream has no subject any more");
+    assert!(asked(&mut verifier).is_empty());
+}
+
+#[test]
 fn answers_that_are_no_streams_are_passed_over() {
     let mut verifier = verifier(MINUTE);
     for answer in [
