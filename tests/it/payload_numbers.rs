@@ -15,7 +15,7 @@ use crate::support::fixture::Fixture;
 use crate::support::load::{patient_with, payload};
 use crate::support::oracle;
 use crate::support::partitioned::Partitions;
-use crate::support::server::needs;
+use crate::support::server::{needs, version};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -177,7 +177,12 @@ fn a_stream_that_takes_the_place_of_another_is_asked_how_it_stores_events() {
     if !needs((2, 10), "subject transforms") {
         return;
     }
-    let fixture = Fixture::new();
+    let with = |settings: Value| {
+        let mut all = if version() >= (2, 14) { json!({ "allow_batched": true }) } else { json!({}) };
+        all.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());
+        all
+    };
+    let fixture = Fixture::with_stream(&with(json!({})));
     let recorder = patient_with(fixture.server.config(), Identity::Payload);
     let record = |numbers: std::ops::Range<u64>| {
         for number in numbers {
@@ -192,11 +197,12 @@ fn a_stream_that_takes_the_place_of_another_is_asked_how_it_stores_events() {
     let transform = json!({ "src": "events.>", "dest": "stored.>" });
     // Its name is later in the alphabet, and earlier.
     for (name, first) in [("LATER", 2), ("EARLIER", 102)] {
-        fixture.server.make_stream_with(name, &["events.>"], &json!({ "subject_transform": transform }));
-        record(first..first + 1);
-        record(first + 1..first + 100);
-        let (headers, stored) = stored_in(&fixture, name, 2);
-        assert!(headers.contains("Catchment-Event") && stored == payload(first + 1).as_bytes(), "{name}: {headers}");
+        fixture.server.make_stream_with(name, &["events.>"], &with(json!({ "subject_transform": transform })));
+        record(first..first + 50);
+        assert_eq!(fixture.server.last_sequence(name), 50, "its answer about a batch counts, so none is sent again");
+        record(first + 50..first + 100);
+        let (headers, stored) = stored_in(&fixture, name, 51);
+        assert!(headers.contains("Catchment-Event") && stored == payload(first + 50).as_bytes(), "{name}: {headers}");
         fixture.server.delete_stream(name);
     }
 }

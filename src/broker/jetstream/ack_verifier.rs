@@ -188,22 +188,27 @@ impl AckVerifier {
             self.ignore(|| "a program that is not a stream answers the events".into());
             return None;
         };
-        let result = PublishResult { number, result };
+        self.once_known(stream, vec![PublishResult { number, result }]).pop()
+    }
+
+    /// These results of a stream. Where the stream is not known, they wait until it is known that it exists.
+    fn once_known(&mut self, stream: String, results: Vec<PublishResult>) -> Vec<PublishResult> {
         if self.known.contains(&stream) {
-            return Some(result);
+            return results;
         }
         if self.rejected_names.contains(&stream) || !is_stream_name(&stream) || self.waiting.len() >= MAX_REJECTED_NAMES
         {
-            return None;
+            return Vec::new();
         }
         if !self.waiting.contains_key(&stream) {
             self.request_stream_info(&stream);
         }
-        self.waiting.entry(stream).or_default().push(result);
-        None
+        self.waiting.entry(stream).or_default().extend(results);
+        Vec::new()
     }
 
-    /// The results that an answer contains for the events of a batch. A batch is only sent to a known stream.
+    /// The results that an answer contains for the events of a batch. A batch is only sent to a known stream, but another may have taken its
+    /// place.
     fn batch_results(&mut self, place: BatchPlace, response: &Response<'_>) -> Vec<PublishResult> {
         let BatchPlace { first, last, number } = place;
         let not_stored = |number, why: &str| PublishResult { number, result: Err(Rejection::ForNow(why.into())) };
@@ -213,7 +218,7 @@ impl AckVerifier {
         }
         match BatchAnswer::parse(response.data) {
             Some(BatchAnswer::Progress) => Vec::new(),
-            Some(BatchAnswer::Ended { stream, stored, sequence }) if self.known.contains(&stream) => {
+            Some(BatchAnswer::Ended { stream, stored, sequence }) => {
                 let next = first.saturating_add(stored).min(last + 1);
                 if next <= last {
                     self.note_incomplete(first);
@@ -228,17 +233,19 @@ impl AckVerifier {
                 };
                 let rest =
                     (next..=number).map(|number| not_stored(number, "the stream ended a batch before this event"));
-                (first..next).map(stored).chain(rest).collect()
+                let results = (first..next).map(stored).chain(rest).collect();
+                self.once_known(stream, results)
             }
-            Some(BatchAnswer::Refused { stream, code, description }) if self.known.contains(&stream) => {
+            Some(BatchAnswer::Refused { stream, code, description }) => {
                 if code == code::BATCHES_DISABLED {
                     self.known.stop_batches(&stream);
                 }
                 // Without an answer that ended the batch, the server has forgotten it, and the earlier events may be stored.
                 let from = if self.note_incomplete(first) { first } else { number };
-                (from..=number).map(|number| not_stored(number, &description)).collect()
+                let results = (from..=number).map(|number| not_stored(number, &description)).collect();
+                self.once_known(stream, results)
             }
-            _ => {
+            None => {
                 self.ignore(|| "a program that is not a stream answers a batch of events".into());
                 Vec::new()
             }

@@ -147,8 +147,10 @@ fn the_answers_to_a_batch_tell_which_events_are_stored() {
         let token = format!("abc0-{first}-{last}.1000.fail.{position}.1.$FI");
         (token, format!(r#"{{"stream":"E","seq":90,"batch":"x","count":{stored}}}"#))
     };
-    assert_eq!(batch_answers(&mut verifier, ended(5, 7, 3, 3)), [], "the stream is not known");
-    verifier.known.update("E", &serde_json::from_str::<StreamInfo>(INFO).expect("a stream").config);
+    assert_eq!(batch_answers(&mut verifier, ended(1, 2, 2, 2)), [], "the stream is not known");
+    assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.INFO.E"]);
+    let found = batch_answers(&mut verifier, ("stream-E".into(), INFO.into()));
+    assert_eq!(found, [(1, "stored".into()), (2, "stored at 90".into())]);
     let begun = ("abc0-5-7.1000.fail.1.0.$FI".into(), r#"{"type":"ack","seq":0,"msgs":500}"#.into());
     assert_eq!(batch_answers(&mut verifier, begun), []);
     assert_eq!(
