@@ -59,9 +59,9 @@ check: ## Check format, lints, docs, imports, features, licenses and the oldest 
 
 deb: ## Build a Debian package with the service, manual pages and completions; needs cargo-deb
 	@cargo deb --version > /dev/null 2>&1 || { echo "cargo-deb is not installed: cargo install cargo-deb" >&2; exit 1; }
-	@cargo build --locked --release
-	scripts/package-files $(target)/package $(target)/release/catchment
-	cargo deb --locked --no-build
+	@cargo build --locked --profile dist
+	scripts/package-files $(target)/package $(target)/dist/catchment
+	cargo deb --locked --no-build --profile dist
 
 clean: ## Remove everything that was built or installed; databases stay
 	cargo clean
