@@ -111,8 +111,8 @@ pub(crate) struct NameRange {
     pub(crate) name: String,
 }
 
-/// Makes the identities and numbers by which repeated events are recognised. An event is known by its position among those that are sent. A recorder
-/// that sends only what it was given in this start has one name; one that sends what earlier starts have left has theirs too.
+/// Makes the identities and numbers by which repeated events are recognised. An event is known by its position among those that are sent. A
+/// recorder that sends only what it was given in this start has one name; one that sends what earlier starts have left has theirs too.
 #[derive(Clone, Debug)]
 pub(crate) struct EventIds {
     /// In the order of their positions; the last is this start's.

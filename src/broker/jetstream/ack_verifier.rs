@@ -188,23 +188,23 @@ impl AckVerifier {
             self.ignore(|| "a program that is not a stream answers the events".into());
             return None;
         };
-        self.once_known(stream, vec![PublishResult { number, result }]).pop()
+        self.once_known(stream, Some(PublishResult { number, result })).flatten()
     }
 
-    /// These results of a stream. Where the stream is not known, they wait until it is known that it exists.
-    fn once_known(&mut self, stream: String, results: Vec<PublishResult>) -> Vec<PublishResult> {
+    /// These results of a stream, if it is known. Else they wait until it is known that the stream exists.
+    fn once_known<R: IntoIterator<Item = PublishResult>>(&mut self, stream: String, results: R) -> Option<R> {
         if self.known.contains(&stream) {
-            return results;
+            return Some(results);
         }
         if self.rejected_names.contains(&stream) || !is_stream_name(&stream) || self.waiting.len() >= MAX_REJECTED_NAMES
         {
-            return Vec::new();
+            return None;
         }
         if !self.waiting.contains_key(&stream) {
             self.request_stream_info(&stream);
         }
         self.waiting.entry(stream).or_default().extend(results);
-        Vec::new()
+        None
     }
 
     /// The results that an answer contains for the events of a batch. A batch is only sent to a known stream, but another may have taken its
@@ -234,7 +234,7 @@ impl AckVerifier {
                 let rest =
                     (next..=number).map(|number| not_stored(number, "the stream ended a batch before this event"));
                 let results = (first..next).map(stored).chain(rest).collect();
-                self.once_known(stream, results)
+                self.once_known(stream, results).unwrap_or_default()
             }
             Some(BatchAnswer::Refused { stream, code, description }) => {
                 if code == code::BATCHES_DISABLED {
@@ -243,7 +243,7 @@ impl AckVerifier {
                 // Without an answer that ended the batch, the server has forgotten it, and the earlier events may be stored.
                 let from = if self.note_incomplete(first) { first } else { number };
                 let results = (from..=number).map(|number| not_stored(number, &description)).collect();
-                self.once_known(stream, results)
+                self.once_known(stream, results).unwrap_or_default()
             }
             None => {
                 self.ignore(|| "a program that is not a stream answers a batch of events".into());
