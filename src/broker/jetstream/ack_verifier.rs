@@ -295,7 +295,9 @@ impl AckVerifier {
                 let is_new = !self.known.contains(name);
                 self.known.update(name, &stream.config);
                 let outdated = if is_new { self.known.outdated_by(name) } else { Vec::new() };
-                outdated.iter().for_each(|other| self.request_stream_info(other));
+                for other in outdated {
+                    self.request_stream_info(&other);
+                }
                 self.release(name)
             }
             Err(failure) if failure.is_code(code::NO_STREAM) && !self.known.contains(name) => {
