@@ -42,7 +42,8 @@ pub fn add(number: &str, subject: &str, payload: &[u8]) -> Option<Vec<u8>> {
     let mut all = Vec::with_capacity(BEGIN.len() + number.len() + 1 + CHECKSUM + END.len() + rest.len());
     all.extend_from_slice(BEGIN.as_bytes());
     all.extend_from_slice(number.as_bytes());
-    write!(all, "-{:0CHECKSUM$x}{END}", checksum(number, subject, rest)).ok()?;
+    let checksum = checksum(subject, &all, rest);
+    write!(all, "-{checksum:0CHECKSUM$x}{END}").ok()?;
     all.extend_from_slice(rest);
     Some(all)
 }
@@ -81,8 +82,9 @@ fn find(subject: &str, payload: &[u8]) -> Option<(Range<usize>, usize)> {
     let end = start + memchr::memchr(b'"', payload.get(start..)?)?;
     let rest = payload[end..].strip_prefix(END.as_bytes())?;
     let (number, written) = std::str::from_utf8(&payload[start..end]).ok()?.rsplit_once('-')?;
-    let is_number = EventNumber::parse(number).is_some() && digits(written)? == checksum(number, subject, rest);
-    is_number.then_some((start..start + number.len(), end + 1))
+    let number_end = start + number.len();
+    let is_right = digits(written)? == checksum(subject, &payload[..number_end], rest);
+    (is_right && EventNumber::parse(number).is_some()).then_some((start..number_end, end + 1))
 }
 
 /// The checksum with these digits. One checksum has one form only.
@@ -92,9 +94,9 @@ fn digits(text: &str) -> Option<u32> {
 }
 
 /// Of the subject, of the payload up to the number's end, and of what follows the member's comma.
-fn checksum(number: &str, subject: &str, rest: &[u8]) -> u32 {
+fn checksum(subject: &str, begin: &[u8], rest: &[u8]) -> u32 {
     let mut checksum = crc32fast::Hasher::new();
-    for part in [subject.as_bytes(), BEGIN.as_bytes(), number.as_bytes(), rest] {
+    for part in [subject.as_bytes(), begin, rest] {
         checksum.update(part);
     }
     checksum.finalize()

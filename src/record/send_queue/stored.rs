@@ -120,6 +120,7 @@ mod tests {
     use crate::event_id::narrowed;
     use crate::record::Overflow;
     use crate::record::send_queue::source::SendQueueSource;
+    use crate::record::send_queue::tests::bounds;
     use crate::record::send_queue::{Bounds, SettleResult, Settled};
 
     /// A queue of stored events with these numbers, all sent, and where it reports their outcomes.
@@ -131,8 +132,8 @@ mod tests {
             first_window: 9,
             window_bytes: 900,
             resend_window: Duration::MAX,
-            flush_timeout: None,
             give_up_after: Some(Duration::ZERO),
+            ..bounds()
         };
         let queue = Arc::new(SendQueue::new(bounds, usize::MAX));
         let (reports, results) = crossbeam_channel::unbounded();
@@ -210,8 +211,7 @@ mod tests {
             first_window: 1_000,
             window_bytes: 1_000_000,
             resend_window: Duration::MAX,
-            flush_timeout: None,
-            give_up_after: None,
+            ..bounds()
         };
         // This queue gives the numbers itself. The other gets them, with gaps.
         let numbering = Arc::new(SendQueue::new(bounds, 1_000));

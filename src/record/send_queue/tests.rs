@@ -248,16 +248,7 @@ fn an_event_refused_and_then_stored_is_stored() {
 
 #[test]
 fn no_more_bytes_than_the_window_are_in_flight() {
-    let bounds = Bounds {
-        events: 9,
-        bytes: 9_000,
-        window: 9,
-        first_window: 9,
-        window_bytes: 250,
-        resend_window: MINUTE,
-        flush_timeout: None,
-        give_up_after: None,
-    };
+    let bounds = Bounds { events: 9, bytes: 9_000, window: 9, first_window: 9, window_bytes: 250, ..bounds() };
     let queue = Arc::new(SendQueue::new(bounds, 9_000));
     let payload = "x".repeat(99);
     let _entries: Vec<_> = [&payload, &payload, &payload].map(|payload| enqueue(&queue, payload)).into();
@@ -279,9 +270,8 @@ fn a_slow_connection_gets_no_more_than_it_carries() {
         window: 99,
         first_window: 99,
         window_bytes: 20_000,
-        resend_window: MINUTE,
         flush_timeout,
-        give_up_after: None,
+        ..bounds()
     };
     let queue = Arc::new(SendQueue::new(bounds, 90_000));
     let _entries: Vec<_> = (0..30).map(|_| enqueue(&queue, &"x".repeat(999))).collect();
@@ -312,9 +302,8 @@ fn one_late_answer_halves_the_window_at_most() {
         window: 99,
         first_window: 99,
         window_bytes: 16_000,
-        resend_window: MINUTE,
         flush_timeout: Some(Duration::from_hours(4)),
-        give_up_after: None,
+        ..bounds()
     };
     let queue = Arc::new(SendQueue::new(bounds, 90_000));
     let mut source = queue.connect(90_000);
@@ -407,16 +396,7 @@ impl log::Log for CallbackLogger {
 fn nothing_is_logged_while_the_queue_is_locked() {
     log::set_logger(&CallbackLogger).expect("no other test sets one");
     log::set_max_level(log::LevelFilter::Warn);
-    let bounds = Bounds {
-        events: 9,
-        bytes: 10,
-        window: 9,
-        first_window: 9,
-        window_bytes: 900,
-        resend_window: MINUTE,
-        flush_timeout: None,
-        give_up_after: None,
-    };
+    let bounds = Bounds { events: 9, bytes: 10, window: 9, first_window: 9, window_bytes: 900, ..bounds() };
     let queue = Arc::new(SendQueue::new(bounds, 1_000));
     let lines = Arc::new(Mutex::new(Vec::new()));
     let (kept, locked) = (Arc::clone(&lines), Arc::clone(&queue));
