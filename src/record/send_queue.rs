@@ -2,13 +2,15 @@
 //! wait for the acknowledgement of the stream, or in core NATS for an answer of the server.
 //!
 //! Events are numbered as they are enqueued and sent in that order, as far as the window allows. An event that the server refuses
-//! for now is sent again a moment later, without those after it. A new connection starts again with all of them.
+//! for now is sent again a moment later, without those after it. In a queue of events that are kept elsewhere too, the later ones of its
+//! subject wait for it if the stream has no room. A new connection starts again with all of them.
 
 mod closing;
 pub(super) mod entry;
 mod source;
 mod state;
 mod stored;
+mod subject_lines;
 mod unconfirmed;
 
 use std::fmt;
@@ -168,8 +170,12 @@ impl SendQueue {
                         && !refused.is_too_large()
                         && (refused.may_pass() || state.is_held(number, grace.of(&refused))) =>
                 {
+                    let has_no_room = refused.may_pass();
                     let reason = state.refusal_of(number, refused);
                     state.schedule_retry(number, reason);
+                    if has_no_room {
+                        state.put_in_line(number);
+                    }
                     continue;
                 }
                 result => result,
@@ -269,7 +275,7 @@ impl SendQueue {
         self.settled.notify_all();
         self.has_room.notify_all();
         // A connection that has sent everything would be woken for nothing, once for each event where few come.
-        if !state.is_idle || !state.retry.is_empty() || state.is_done() || state.failures.has_unlogged() {
+        if !state.is_idle || state.has_again() || state.is_done() || state.failures.has_unlogged() {
             self.has_events.notify_one();
         }
     }

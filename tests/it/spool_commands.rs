@@ -25,8 +25,12 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
+        Self::with_stream(&json!({ "duplicate_window": 100_000_000 }))
+    }
+
+    fn with_stream(settings: &Value) -> Self {
         let (folder, server) = Server::in_new_folder();
-        server.make_stream_with("EVENTS", &["events.>"], &json!({ "duplicate_window": 100_000_000 }));
+        server.make_stream_with("EVENTS", &["events.>"], settings);
         Self { folder, server }
     }
 

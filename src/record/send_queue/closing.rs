@@ -26,7 +26,8 @@ impl SendQueue {
         let pending = std::mem::take(&mut state.pending);
         let count = pending.len();
         (state.bytes, state.in_flight) = (0, (0, 0));
-        state.retry.clear();
+        state.forget_again();
+        state.lines.clear();
         (state.refused, state.refusal) = (0, None);
         for pending in pending.into_values() {
             let sent = pending.sent;

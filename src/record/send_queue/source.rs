@@ -28,7 +28,8 @@ impl SendQueue {
         let mut state = self.state.lock();
         state.connection += 1;
         state.to_send = 0;
-        state.retry.clear();
+        state.forget_again();
+        state.lines.reconnect();
         state.in_flight = (0, 0);
         for pending in state.pending.values_mut() {
             pending.in_flight = false;
@@ -54,13 +55,13 @@ impl SendQueue {
         let window = state.window(&self.bounds);
         while batch.len() < MAX_BATCH && state.in_flight.0 < window {
             let Some(number) = state.next_to_send() else { break };
-            // It was sent on this connection before, and refused.
+            // It was sent on this connection before, and refused, or another of its subject was.
             let alone = number < state.to_send;
             let Some(pending) = state.pending.get_mut(&number) else { continue };
             let size = pending.entry.event.size();
             if state.in_flight.0 > 0 && state.in_flight.1 + size > state.window_bytes {
                 if alone {
-                    state.retry.insert(number);
+                    state.ready.insert(number);
                 }
                 break;
             }
@@ -120,9 +121,9 @@ impl EventSource for SendQueueSource {
 }
 
 impl State {
-    /// Whether there are events that this connection has not sent yet.
+    /// Whether there are events that this connection has not sent yet, or that it may send again.
     fn has_unsent(&self) -> bool {
-        self.pending.range(self.to_send..).next().is_some()
+        !self.ready.is_empty() || self.pending.range(self.to_send..).next().is_some()
     }
 
     fn is_retry_due(&self) -> bool {
@@ -131,19 +132,29 @@ impl State {
 
     /// The next event to send, if one may be sent now.
     fn next_to_send(&mut self) -> Option<u64> {
-        if self.is_retry_due()
-            && let Some(number) = self.retry.pop_first()
-        {
-            return Some(number);
+        if self.is_retry_due() {
+            self.ready.append(&mut self.retry);
         }
-        // Events that are kept elsewhere too stay in order: while the server refuses them all, later ones follow those that are sent again.
-        if self.reports.is_some() && self.refusals > 0 && !self.retry.is_empty() {
-            return None;
+        loop {
+            if let Some(number) = self.ready.pop_first() {
+                return Some(number);
+            }
+            // Events that are kept elsewhere too stay in order: while the server refuses them all, later ones follow those that are sent
+            // again.
+            if self.reports.is_some() && self.refusals > 0 && !self.retry.is_empty() {
+                return None;
+            }
+            let (number, pending) = self.pending.range(self.to_send..).next()?;
+            let (oldest, _) = self.pending.first_key_value()?;
+            // A database keeps only so many numbers of a recorder.
+            if number - oldest >= width() {
+                return None;
+            }
+            if self.lines.is_empty() || !self.lines.join(pending.entry.event.subject(), *number, &mut self.ready) {
+                return Some(*number);
+            }
+            self.to_send = number + 1;
         }
-        let (number, _) = self.pending.range(self.to_send..).next()?;
-        let (oldest, _) = self.pending.first_key_value()?;
-        // A database keeps only so many numbers of a recorder.
-        (number - oldest < width()).then_some(*number)
     }
 }
 

@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use parking_lot::MutexGuard;
 
 use super::entry::{Entry, Outcome, PendingEvent};
+use super::subject_lines::SubjectLines;
 use crate::broker::Rejection;
 use crate::event::Event;
 use crate::event_id::width;
@@ -70,8 +71,12 @@ pub(super) struct State {
     pub(super) pending: BTreeMap<u64, PendingEvent>,
     /// The number of the next event that is enqueued.
     pub(super) next: u64,
-    /// All events before this number were sent on this connection, except those in `retry`.
+    /// All events before this number were sent on this connection, except those in `retry`, `ready` and `lines`.
     pub(super) to_send: u64,
+    /// Events to send before those from `to_send` on.
+    pub(super) ready: BTreeSet<u64>,
+    /// The events of subjects whose stream has no room, where the events are kept elsewhere too.
+    pub(super) lines: SubjectLines,
     /// Events to send again because the server refused them for now, and the time from which they may be sent.
     pub(super) retry: BTreeSet<u64>,
     pub(super) retry_at: Instant,
@@ -126,6 +131,8 @@ impl State {
             pending: BTreeMap::new(),
             next: 0,
             to_send: 0,
+            ready: BTreeSet::new(),
+            lines: SubjectLines::default(),
             retry: BTreeSet::new(),
             retry_at: Instant::now(),
             refused: 0,
@@ -194,11 +201,38 @@ impl State {
         let no_stream = pending.no_stream.is_some();
         let is_news = self.refusal.as_ref().is_none_or(|known| {
             let is_settled = !self.pending.contains_key(&known.number);
-            known.number == number || (is_settled && !(known.no_stream && no_stream))
+            known.number == number || (is_settled && !(known.no_stream && no_stream) && !self.lines.is_full())
         });
         if is_news {
             self.refusal = Some(Refusal { number, no_stream, reason });
         }
+    }
+
+    /// Makes an event that is scheduled to be sent again wait for those of its subject that are before it, and the later ones for it.
+    pub(super) fn put_in_line(&mut self, number: u64) {
+        let Some(pending) = self.pending.get(&number) else { return };
+        self.retry.remove(&number);
+        self.retry.extend(self.lines.refuse(pending.entry.event.subject(), number, &mut self.ready));
+        self.retry_at = self.retry_at.min(Instant::now() + pause_for_room(self.refusals, self.retry.len()));
+    }
+
+    /// Makes an event that has another subject now wait for none of its former one.
+    pub(super) fn leave_line(&mut self, number: u64, subject: &str) {
+        self.lines.leave(subject, number, false, &mut self.ready);
+        if number < self.to_send && !self.ready.contains(&number) {
+            self.retry.insert(number);
+        }
+    }
+
+    /// Whether there are events to send again.
+    pub(super) fn has_again(&self) -> bool {
+        !self.retry.is_empty() || !self.ready.is_empty()
+    }
+
+    /// Sends no event again that was refused.
+    pub(super) fn forget_again(&mut self) {
+        self.retry.clear();
+        self.ready.clear();
     }
 
     /// Whether the event that the server refuses is to be sent again: it was first refused less than `give_up_after` ago, or no other event
@@ -280,8 +314,13 @@ impl State {
         let size = pending.entry.event.size();
         self.bytes -= size;
         self.retry.remove(&number);
+        self.ready.remove(&number);
+        if !self.lines.is_empty() {
+            let is_stored = matches!(outcome, Outcome::Recorded(_));
+            self.lines.leave(pending.entry.event.subject(), number, is_stored, &mut self.ready);
+        }
         self.refused -= usize::from(pending.is_refused);
-        if self.refused == 0 {
+        if self.refused == 0 && !self.lines.is_full() {
             self.refusal = None;
         }
         if pending.in_flight {
@@ -315,6 +354,15 @@ impl State {
 
 fn retry_pause(refusals: u32) -> Duration {
     (RETRY_PAUSE * (1 << (refusals / 8).min(8))).min(LONGEST_RETRY_PAUSE)
+}
+
+/// A stream that has stored an event a moment ago has room again soon.
+fn pause_for_room(refusals: u32, attempts: usize) -> Duration {
+    const SHORTEST: Duration = Duration::from_millis(10);
+    /// Attempts are no heavier load than this, however many subjects wait.
+    const PER_ATTEMPT: Duration = Duration::from_micros(200);
+    let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+    (SHORTEST * (1 << refusals.min(8))).max(PER_ATTEMPT.saturating_mul(attempts)).min(retry_pause(refusals))
 }
 
 /// Unlocks the state, then logs the failures that were kept meanwhile. The log may block, and events can be enqueued while it

@@ -64,13 +64,18 @@ impl SendQueue {
         if pending.sent.is_some() || pending.in_flight || *pending.entry.event == event {
             return;
         }
-        let (before, after) = (pending.entry.event.size(), event.size());
+        let (size, is_moved) = (event.size(), pending.entry.event.subject() != event.subject());
         let is_refused = pending.is_refused;
-        *pending = PendingEvent { is_refused, ..PendingEvent::new(Arc::new(Entry::new(event))) };
-        state.bytes = state.bytes - before + after;
+        let after = PendingEvent { is_refused, ..PendingEvent::new(Arc::new(Entry::new(event))) };
+        let before = std::mem::replace(pending, after).entry;
+        state.bytes = state.bytes - before.event.size() + size;
+        if is_moved {
+            state.leave_line(number, before.event.subject());
+        }
         if let Some(reason) = reason {
             state.settle(number, Outcome::Failed(reason));
         }
+        self.notify_waiters(&state);
         unlock_and_log(state);
     }
 
@@ -120,7 +125,7 @@ mod tests {
     use crate::event_id::narrowed;
     use crate::record::Overflow;
     use crate::record::send_queue::source::SendQueueSource;
-    use crate::record::send_queue::tests::bounds;
+    use crate::record::send_queue::tests::{bounds, numbers};
     use crate::record::send_queue::{Bounds, SettleResult, Settled};
 
     /// A queue of stored events with these numbers, all sent, and where it reports their outcomes.
@@ -245,6 +250,37 @@ mod tests {
             }
             assert!(rounds >= 5 && queue.state.lock().pending.is_empty(), "{rounds}");
         }
+    }
+
+    #[test]
+    fn events_wait_for_those_of_their_subject_that_a_full_stream_has_refused() {
+        let (queue, mut source, results) = patient(&[1, 2, 3, 4]);
+        let settle = |results: &[(u64, bool)]| {
+            let answer = |&(number, is_stored)| {
+                let stored = Acknowledgement::ByStream { stream: "S".into(), sequence: None, duplicate: false };
+                let full = Rejection::ByServer("maximum messages exceeded".into());
+                PublishResult { number, result: if is_stored { Ok(stored) } else { Err(full) } }
+            };
+            queue.settle(results.iter().map(answer).collect(), Duration::ZERO)
+        };
+        let mut take = || {
+            queue.state.lock().retry_at = Instant::now();
+            queue.interrupt();
+            numbers(&mut source)
+        };
+        queue.enqueue_stored([(5, Event::new("b", "x"), None), (6, Event::new("a", "x"), None)]);
+        let SettleResult::Retry(full) = settle(&[(1, true), (2, false), (3, false), (4, true)]) else { panic!() };
+        assert_eq!(take(), [2, 5], "5 has another subject");
+        assert_eq!(settle(&[(2, true)]), SettleResult::Retry(full.clone()), "3 waits");
+        assert_eq!((take(), take()), (vec![3], vec![]), "one at a time");
+        assert_eq!(settle(&[(3, false)]), SettleResult::Retry(full));
+        queue.replace(3, Event::new("a", "y"));
+        queue.replace(3, Event::new("c", "y"));
+        assert_eq!(take(), [3, 6], "6 waits for none of another subject");
+        let mut source = queue.connect(1_000);
+        assert_eq!(numbers(&mut source), [3, 5, 6], "also on the next connection");
+        assert_eq!(settle(&[(3, true), (5, true), (6, true)]), SettleResult::Done);
+        assert_eq!(settled(&results), [(1, true), (4, true), (2, true), (3, true), (5, true), (6, true)]);
     }
 
     #[test]

@@ -213,9 +213,10 @@ fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<StoredEvent>> {
     if row.get(5)? {
         return Ok(None);
     }
+    // A number is its text, as in the payload.
     let text = |at: usize| -> rusqlite::Result<Option<String>> {
-        let bytes = row.get_ref(at)?.as_bytes_or_null().unwrap_or_default();
-        Ok(bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+        let value = Some(row.get_ref(at)?).filter(|value| *value != ValueRef::Null);
+        Ok(value.map(|value| String::from_utf8_lossy(&stored_event::payload(value)).into_owned()))
     };
     let (subject, headers) = (text(1)?.unwrap_or_default(), text(2)?);
     let payload = stored_event::payload(row.get_ref(3)?);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Fixture;
-use crate::support::collector::{output, piped, printed, signal, stderr};
+use crate::support::collector::{Collector, output, piped, printed, run, signal, stderr};
 use crate::support::{eventually, oracle};
 
 const TABLE: &str = "CREATE TABLE events(id INTEGER PRIMARY KEY, subject, payload);";
@@ -144,4 +144,33 @@ fn a_database_that_is_restored_while_it_is_forwarded_ends_the_command_and_loses_
     assert_eq!(fixture.once(&[]).0["position"], 4);
     assert_eq!(fixture.collected(), ["one", "two", "three", "four", "another three", "another four"]);
     assert_eq!(printed(&mut fixture.forward(&["--once"])), "table events: 4 rows forwarded, up to id 4; 0 waiting\n");
+}
+
+#[test]
+fn a_full_stream_stores_the_rows_of_each_subject_in_order() {
+    let fixture = Fixture::with_stream(&json!({ "max_msgs": 100, "discard": "new" }));
+    fixture.sql(&format!(
+        "{TABLE} WITH RECURSIVE n(id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM n LIMIT 3000)
+         INSERT INTO events SELECT id, 'events.' || (id % 3), id FROM n"
+    ));
+    let mut raw = fixture.server.raw();
+    for _ in 0..100 {
+        raw.publish("events.other", None, "before");
+    }
+    let database = fixture.path("a.db");
+    let collector = Collector::start(run(&fixture.server.url(), &database), &fixture.path("run.log"));
+    let forward = Collector::start(fixture.forward(&[]), &fixture.path("forward.log"));
+    forward.said("maximum messages exceeded");
+    eventually("all rows", || {
+        let (rows, last) = (oracle::count(&database), oracle::position(&database));
+        fixture.server.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": last + 1 }));
+        (rows == 3_100).then_some(())
+    });
+    let stored =
+        "SELECT subject || ' ' || payload FROM events WHERE subject <> 'events.other' ORDER BY subject, sequence";
+    let expected = (0..3).flat_map(|subject| {
+        (1..=3_000).filter(move |row| row % 3 == subject).map(move |row| format!("events.{subject} {row}"))
+    });
+    assert_eq!(oracle::texts(&database, stored), expected.collect::<Vec<_>>());
+    assert!(forward.stop().success() && collector.stop().success());
 }
