@@ -27,6 +27,7 @@ mod forward;
 mod gaps;
 mod health;
 mod hyphens;
+mod identifier;
 mod import;
 mod infer;
 mod init;

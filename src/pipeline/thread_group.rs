@@ -11,7 +11,7 @@ use super::Signal;
 use crate::error::Error;
 
 /// Threads that stop together: when one fails, the stop signal of all is raised. Several callers may wait for them at a time.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ThreadGroup {
     members: Arc<Members>,
     stop: Signal,

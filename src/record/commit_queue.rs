@@ -112,7 +112,7 @@ impl CommitQueue {
             }
         }
         if state.closed || state.ended {
-            return Err(state.failure_reason(u64::MAX));
+            return Err(state.closed_reason());
         }
         if !state.open.has_room_for(size) {
             let (events, bytes) = (state.open.len(), state.open.bytes());
@@ -272,7 +272,7 @@ impl CommitQueue {
 
     /// Why no more events are accepted.
     pub(super) fn closed_reason(&self) -> FailureReason {
-        self.state.lock().failure_reason(u64::MAX)
+        self.state.lock().closed_reason()
     }
 
     /// Blocks until every event enqueued so far is committed, or will not be.
@@ -320,6 +320,11 @@ impl State {
     /// What prevents events from being committed, if anything.
     fn trouble(&self) -> Option<String> {
         self.failure.as_ref().or(self.trouble.as_ref()).map(Problem::to_string)
+    }
+
+    /// Why no more events are accepted.
+    fn closed_reason(&self) -> FailureReason {
+        self.failure.clone().map_or(FailureReason::Closed, FailureReason::from)
     }
 
     /// Why an event was not committed.

@@ -8,6 +8,7 @@ mod refused_events;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -56,6 +57,7 @@ pub(super) struct Forwarding {
     forwarder: ThreadGroup,
     sender_stop: Signal,
     forwarder_stop: Signal,
+    is_stopped: AtomicBool,
 }
 
 impl Forwarding {
@@ -100,6 +102,7 @@ impl Forwarding {
             forwarder: ThreadGroup::new(forwarder_stop.clone()),
             sender_stop: sender_stop.clone(),
             forwarder_stop: forwarder_stop.clone(),
+            is_stopped: AtomicBool::new(false),
         };
         let sender =
             EventSender::new(config, cluster, known_streams, Arc::clone(&queue), sender_stop, of_broker).with_ids(ids);
@@ -142,16 +145,24 @@ impl Forwarding {
         self.forwarder.join_until(Instant::now()).err()
     }
 
-    /// Sends no more, marks in the file what is known to be in the stream, and ends. A thread that hangs is left.
+    /// Whether [`Forwarding::stop`] was called.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Relaxed)
+    }
+
+    /// Sends no more, marks in the file what is known to be in the stream, and ends. A thread that hangs is left. Can be called again.
     pub(super) fn stop(&self, until: Instant) {
         /// What a thread gets at least: it writes a last mark.
         const LEAST: Duration = Duration::from_millis(500);
+        let was_stopped = self.is_stopped.swap(true, Ordering::Relaxed);
         self.queue.abandon();
         self.sender_stop.raise();
         let until = until.max(Instant::now() + LEAST);
         for (thread, stop) in [(&self.sender, &self.sender_stop), (&self.forwarder, &self.forwarder_stop)] {
             stop.raise();
-            if let Err(error) = thread.join_until(until) {
+            if let Err(error) = thread.join_until(until)
+                && !was_stopped
+            {
                 log::error!(event = "recorder.failed", error:% = error; "recorder: {error}");
             }
         }

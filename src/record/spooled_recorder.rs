@@ -226,16 +226,16 @@ impl SpooledRecorder {
     }
 
     fn end(&self, timeout: Duration, forwards: bool) -> Result<(), FlushError> {
-        if self.is_closed.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
+        self.is_closed.store(true, Ordering::Relaxed);
         let until = deadline::after(timeout);
         self.room.close();
         let committed = self.commits.end(timeout);
         if forwards {
             // Without a broker there is nothing to wait for: the events are kept.
             let [.., of_file, of_broker] = &self.conditions;
-            self.room.wait_empty(until, || of_file.trouble().is_some() || of_broker.trouble().is_some());
+            let gives_up =
+                || self.forwarding.is_stopped() || of_file.trouble().is_some() || of_broker.trouble().is_some();
+            self.room.wait_empty(until, gives_up);
         }
         self.forwarding.stop(until);
         self.outcomes.end();
@@ -298,7 +298,9 @@ impl Recorder for SpooledRecorder {
 
 impl Drop for SpooledRecorder {
     fn drop(&mut self) {
-        if let Err(error) = self.end(DROP_TIMEOUT, false) {
+        if !*self.is_closed.get_mut()
+            && let Err(error) = self.end(DROP_TIMEOUT, false)
+        {
             log::error!(event = "recorder.dropped", error:% = error; "recorder: dropped with {error}");
         }
     }

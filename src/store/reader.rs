@@ -19,7 +19,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Batch, ErrorCode, OptionalExtension, Row, Statement};
 
 use super::read_connection::ReadConnection;
-use super::row_filter::{RowFilter, add_functions};
+use super::row_filter::{RowFilter, add_functions, parameter_of};
 use super::sqlite_error::{database_error, message, position};
 use super::suggestion::suggestion;
 use crate::binding;
@@ -216,9 +216,7 @@ impl Reader {
                 return Err(refused("writes"));
             }
             // It would be NULL, and a comparison with it finds nothing.
-            if statement.parameter_count() > 0 {
-                let name = statement.parameter_name(1).unwrap_or("?");
-                let detail = format!("the parameter {name} has no value here");
+            if let Some(detail) = parameter_of(&statement) {
                 return Err(self.refused(detail, None).with_remedy("write a value instead"));
             }
             let columns: Vec<String> = statement.column_names().iter().map(|&name| name.to_owned()).collect();

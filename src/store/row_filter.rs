@@ -1,10 +1,12 @@
 //! Which rows of a table are read: by subject, by publish time, by an SQL expression of the user.
 
-use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
+use rusqlite::{Connection, Statement};
 
 use super::schema::quoted;
 use super::sql_tokens::tokens;
+use super::sqlite_error::{message, position};
+use super::suggestion::suggestion;
 use crate::binding::Value;
 use crate::subject::Filter;
 
@@ -87,8 +89,41 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// Why this expression of the user cannot be a condition for the rows of a table: it is wrong, is more than one expression, or has
+/// parameters. `None` if it can be one. Nothing is run.
+///
+/// # Errors
+///
+/// Whatever is not the expression's fault.
+pub(super) fn misfit(connection: &Connection, table: &str, expression: &str) -> rusqlite::Result<Option<String>> {
+    if let Some(reason) = not_one_expression(expression) {
+        return Ok(Some(reason.to_owned()));
+    }
+    let before = format!("SELECT 1 FROM {} WHERE (\n", quoted(table));
+    // A line end: the expression may end with a comment.
+    let sql = format!("{before}{expression}\n)");
+    match connection.prepare(&sql) {
+        Ok(statement) => Ok(parameter_of(&statement)),
+        Err(error) => {
+            let meant = suggestion(connection, &sql, &error);
+            let rusqlite::Error::SqlInputError { error, msg, offset, .. } = error else { return Err(error) };
+            let offset = offset.saturating_sub(i32::try_from(before.len()).unwrap_or(i32::MAX));
+            let error = rusqlite::Error::SqlInputError { error, msg, offset, sql: expression.to_owned() };
+            Ok(Some(message(&error) + &position(expression, &error) + &meant))
+        }
+    }
+}
+
+/// Why a statement with a parameter cannot be used. `None` if it has none.
+pub(super) fn parameter_of(statement: &Statement<'_>) -> Option<String> {
+    let count = statement.parameter_count();
+    // A `?` has no name.
+    let name = (1..=count).find_map(|index| statement.parameter_name(index)).unwrap_or("?");
+    (count > 0).then(|| format!("the parameter {name} has no value here"))
+}
+
 /// Why this text is not a single expression: between brackets it would be more, or less.
-pub(super) fn not_one_expression(sql: &str) -> Option<&'static str> {
+fn not_one_expression(sql: &str) -> Option<&'static str> {
     if sql.trim().is_empty() {
         return Some("it is empty");
     }

@@ -152,7 +152,7 @@ fn forget_second_names(live: &Path) -> Result<(), Error> {
     let live_file = followed(live);
     let id = |path: &Path| path.symlink_metadata().ok().map(|file| (file.dev(), file.ino()));
     let own = id(&live_file);
-    for name in kept_names(&live_file).take_while(|name| name.symlink_metadata().is_ok()) {
+    for name in kept_names(&live_file).filter(|name| name.symlink_metadata().is_ok()) {
         if id(&name) == own {
             fs::remove_file(&name).map_err(|source| {
                 let detail = format!("its second name {} cannot be removed: {source}", name.display());
@@ -169,4 +169,23 @@ fn sync_folder(file: &Path) -> std::io::Result<()> {
 
 fn refused(path: &Path, fault: DatabaseFault, detail: String) -> Error {
     Error::database(fault, path, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_name_of_a_killed_swap_is_removed_and_no_other_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let name = |ending: &str| folder.path().join(format!("a.db{ending}"));
+        for ending in ["", ".replaced-3"] {
+            fs::write(name(ending), ending).expect("writes");
+        }
+        // `.replaced` was there before it, and was removed since.
+        fs::hard_link(name(""), name(".replaced-2")).expect("links");
+        forget_second_names(&name("")).expect("removes");
+        let there = ["", ".replaced-2", ".replaced-3"].map(|ending| name(ending).exists());
+        assert_eq!(there, [true, false, true]);
+    }
 }

@@ -130,9 +130,10 @@ impl Upkeep {
 
     /// Waits until the thread has ended, at most until the deadline. Returns its name if it has not. Can be called again.
     pub(crate) fn finish(&self, until: Instant) -> Option<String> {
-        let state = self.state.lock();
-        state.threads.join_all_until(until);
-        let running = state.threads.running();
+        // Not under the lock: nothing that does not block may wait for it.
+        let threads = self.state.lock().threads.clone();
+        threads.join_all_until(until);
+        let running = threads.running();
         (!running.is_empty()).then_some(running)
     }
 }
@@ -219,6 +220,26 @@ mod tests {
 
     fn minute() -> Instant {
         Instant::now() + Duration::from_mins(1)
+    }
+
+    #[test]
+    fn a_close_does_not_wait_for_one_that_waits_for_a_job() {
+        let (release, until_released) = crossbeam_channel::bounded::<()>(0);
+        let (began, has_begun) = crossbeam_channel::bounded::<()>(1);
+        let hangs = move |_: &Signal| {
+            let _ = (began.try_send(()), until_released.recv());
+            Ok(())
+        };
+        let upkeep = upkeep(vec![job("hangs", hangs)]);
+        has_begun.recv().expect("it runs");
+        std::thread::scope(|scope| {
+            let long = scope.spawn(|| upkeep.finish(minute()));
+            std::thread::sleep(Duration::from_millis(20));
+            upkeep.close();
+            assert_eq!((upkeep.finish(Instant::now()).as_deref(), long.is_finished()), (Some(NAME), false));
+            drop(release);
+            assert_eq!(long.join().expect("no panic"), None);
+        });
     }
 
     #[test]

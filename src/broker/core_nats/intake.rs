@@ -14,11 +14,10 @@ use super::drop_reporter::DropReporter;
 use super::receive_buffer::{Arrival, ReceiveBuffer};
 use super::session::CoreSession;
 use crate::broker::Reports;
-use crate::broker::broker_error;
 use crate::broker::connection::{Cluster, Received, Reconnect};
-use crate::error::{BrokerFault, Error};
+use crate::error::Error;
 use crate::event_id::in_payload;
-use crate::pipeline::{Batch, Condition, Confirmation, Epoch, Intake, IntakeState, Mark, Signal};
+use crate::pipeline::{Batch, Condition, Confirmation, Epoch, Intake, IntakeState, Mark, Signal, panic_message};
 use crate::unix_time::now_ns;
 
 /// How often the receiving thread checks everything else while nothing comes, and while events are dropped.
@@ -73,7 +72,7 @@ impl CoreIntake {
             _alive: alive,
         };
         let receiver = thread::Builder::new().name(THREAD.into()).spawn(move || listener.run(session));
-        let no_thread = |e| broker_error(config.shown_servers(), BrokerFault::Request, format!("no thread: {e}"));
+        let no_thread = |source| Error::Thread { name: THREAD.into(), source };
         Ok(Self {
             buffer,
             epoch: Arc::new(epoch),
@@ -116,9 +115,9 @@ impl CoreIntake {
     /// Joins the receiving thread when it has ended, and returns its panic as an error.
     fn watch(&mut self) -> Result<(), Error> {
         if self.ended.try_recv() == Err(TryRecvError::Disconnected)
-            && let Some(Err(_)) = self.receiver.take().map(JoinHandle::join)
+            && let Some(Err(panic)) = self.receiver.take().map(JoinHandle::join)
         {
-            let message = "what it was doing is on standard error".into();
+            let message = panic_message(panic.as_ref()).to_owned();
             return Err(Error::Panicked { thread: THREAD.into(), message });
         }
         Ok(())

@@ -41,32 +41,12 @@ pub fn plain(text: &str) -> String {
     }
 }
 
-/// A plain name as an SQL identifier: in quotes if it is a keyword.
-pub fn identifier(name: &str) -> String {
-    let is_plain = !name.is_empty()
-        && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    let is_keyword = KEYWORDS.split_whitespace().any(|keyword| keyword.eq_ignore_ascii_case(name));
-    if is_plain && !is_keyword { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
-}
-
 /// Whether a route has a value of its own for a parameter of this name, so that it is no field of the payload.
 pub fn is_reserved(parameter: &str) -> bool {
     ["subject", "stream", "sequence", "published_s", "published_us", "message_id", "payload"].contains(&parameter)
         || parameter.starts_with("token_")
         || parameter.starts_with("header_")
 }
-
-/// SQLite's keywords: <https://sqlite.org/lang_keywords.html>.
-const KEYWORDS: &str = "abort action add after all alter always analyze and as asc attach autoincrement before begin between by
-    cascade case cast check collate column commit conflict constraint create cross current current_date current_time current_timestamp
-    database default deferrable deferred delete desc detach distinct do drop each else end escape except exclude exclusive exists
-    explain fail filter first following for foreign from full generated glob group groups having if ignore immediate in index indexed
-    initially inner insert instead intersect into is isnull join key last left like limit match materialized natural no not nothing
-    notnull null nulls of offset on or order others outer over partition plan pragma preceding primary query raise range recursive
-    references regexp reindex release rename replace restrict returning right rollback row rows savepoint select set table temp
-    temporary then ties to transaction trigger unbounded union unique update using vacuum values view virtual when where window with
-    without rowid oid _rowid_ true false";
 
 #[cfg(test)]
 mod tests {
@@ -90,11 +70,5 @@ mod tests {
         assert_eq!(plain(&"x".repeat(500)).len(), LONGEST);
         let mut names = Names::default();
         assert_eq!(["id", "ID", "i d", "id"].map(|name| names.unique(name)), ["id", "ID_2", "i_d", "id_3"]);
-    }
-
-    #[test]
-    fn keywords_are_quoted() {
-        let shown = ["order", "Group", "name", "rowid", "a b", "a\"b", ""].map(identifier);
-        assert_eq!(shown, ["\"order\"", "\"Group\"", "name", "\"rowid\"", "\"a b\"", "\"a\"\"b\"", "\"\""]);
     }
 }

@@ -5,9 +5,10 @@ use std::fmt::Write;
 
 use super::document::Document;
 use super::fields::{Field, Fields};
-use super::names::{Names, identifier, is_reserved, plain};
+use super::names::{Names, is_reserved, plain};
 use crate::binding::{Envelope, Fields as Values, Parameters, Value};
 use crate::broker::StreamMessage;
+use crate::cli::identifier::identifier;
 use crate::config::Codec;
 use crate::pipeline::{Mark, SingleEvent};
 use crate::subject::Filter;

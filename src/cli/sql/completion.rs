@@ -8,6 +8,7 @@ use rustyline::{Context, Helper};
 
 use super::commands::{COMMANDS, is_command};
 use super::statement::is_complete;
+use crate::cli::identifier::identifier;
 
 /// The words of queries.
 const KEYWORDS: [&str; 52] = [
@@ -116,14 +117,6 @@ impl Completion {
         all.dedup();
         (start, all)
     }
-}
-
-/// A name as it is written in SQL: quoted if it must be.
-fn identifier(name: &str) -> String {
-    let is_plain = name.starts_with(|c: char| c.is_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_alphanumeric() || c == '_')
-        && !KEYWORDS.iter().any(|word| word.eq_ignore_ascii_case(name));
-    if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
 #[cfg(test)]

@@ -120,6 +120,18 @@ fn events_that_came_back_as_not_stored_are_not_committed_later() {
 }
 
 #[test]
+fn a_closed_queue_takes_no_event_whatever_its_last_trouble_was() {
+    let fixture = fixture();
+    fixture.record("kept at last");
+    fixture.results.send(Err(retry("it is locked"))).expect("it works");
+    assert_eq!((fixture.begun.recv(), fixture.begun.recv()), (Ok(1), Ok(1)), "it is tried again");
+    fixture.queue.close();
+    let refused = fixture.queue.enqueue(&Event::new("a", "late"), Overflow::Refuse, |_| {});
+    assert_eq!((refused, fixture.queue.closed_reason()), (Err(FailureReason::Closed), FailureReason::Closed));
+    fixture.results.send(Ok(Committed::default())).expect("it works");
+}
+
+#[test]
 fn failed_events_come_back_once_with_the_cause() {
     let fixture = fixture();
     let kept = fixture.record("kept");

@@ -6,9 +6,7 @@ use super::{EventRow, Reader, RowTable, Value, value};
 use crate::binding;
 use crate::error::{DatabaseFault, Error};
 use crate::store::columns::bound;
-use crate::store::row_filter::{RowFilter, not_one_expression};
-use crate::store::schema::quoted;
-use crate::store::sqlite_error::{message, position};
+use crate::store::row_filter::{self, RowFilter};
 
 impl Reader {
     /// Why the expression of a filter cannot be used for the rows of a table: it is wrong, is more than one expression, or has
@@ -19,23 +17,11 @@ impl Reader {
     /// [`Error::Database`] if the database cannot be read.
     pub fn misfit(&self, table: &RowTable, filter: &RowFilter) -> Result<Option<String>, Error> {
         let Some(expression) = filter.user_expression() else { return Ok(None) };
-        if let Some(reason) = not_one_expression(expression) {
-            return Ok(Some(reason.to_owned()));
-        }
-        let before = format!("SELECT 1 FROM {} WHERE (\n", quoted(&table.name));
-        let compiled = self.connection.sqlite().prepare(&format!("{before}{expression}\n)"));
-        Ok(match compiled {
-            Ok(statement) => statement.parameter_name(1).map(|name| format!("the parameter {name} has no value here")),
-            Err(rusqlite::Error::SqlInputError { error, msg, offset, .. }) => {
-                let offset = offset.saturating_sub(i32::try_from(before.len()).unwrap_or(i32::MAX));
-                let sql = expression.to_owned();
-                let error = rusqlite::Error::SqlInputError { error, msg, offset, sql };
-                Some(message(&error) + &position(expression, &error))
+        row_filter::misfit(self.connection.sqlite(), &table.name, expression).or_else(|error| {
+            match self.statement_error(error, expression) {
+                Error::Database { fault: DatabaseFault::Statement, detail, .. } => Ok(Some(detail)),
+                other => Err(other),
             }
-            Err(error) => match self.statement_error(error, expression) {
-                Error::Database { fault: DatabaseFault::Statement, detail, .. } => Some(detail),
-                other => return Err(other),
-            },
         })
     }
 
@@ -149,6 +135,8 @@ mod tests {
         for (bad, reason) in [
             ("c = 1", "no such column: c"),
             ("b = :b", "the parameter :b has no value here"),
+            ("b = ?", "the parameter ? has no value here"),
+            ("b = ?2", "the parameter ?2 has no value here"),
             ("b = 1 AND", "syntax error"),
             ("1) OR (1", "a bracket ) has no beginning"),
             ("(1", "a bracket ( has no end"),

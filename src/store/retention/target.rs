@@ -8,10 +8,9 @@ use crate::closest::did_you_mean;
 use crate::config::RetentionRule;
 use crate::error::Error;
 use crate::store::reader::rowid_name;
-use crate::store::row_filter::not_one_expression;
+use crate::store::row_filter;
 use crate::store::schema::{is_ours, quoted, tables};
-use crate::store::sqlite_error::{database_error, message, position};
-use crate::store::suggestion::suggestion;
+use crate::store::sqlite_error::database_error;
 
 /// The name of the dead letters in the settings, and of their table.
 const DEAD_LETTERS: [&str; 2] = ["dead_letters", "catchment_dead_letters"];
@@ -263,26 +262,10 @@ fn condition(
     rule: &RetentionRule,
 ) -> Result<String, Error> {
     let Some(expression) = &rule.condition else { return Ok("true".into()) };
-    let key = format!("{key}.where");
-    if let Some(reason) = not_one_expression(expression) {
-        return Err(Error::config(key, reason));
-    }
-    let before = format!("SELECT 1 FROM {} WHERE (\n", quoted(table));
-    let sql = format!("{before}{expression}\n)");
-    match connection.prepare(&sql) {
-        Ok(statement) => match statement.parameter_name(1) {
-            Some(name) => Err(Error::config(key, format!("the parameter {name} has no value here"))),
-            None if statement.parameter_count() > 0 => Err(Error::config(key, "a parameter ? has no value here")),
-            // A line end: the expression may end with a comment.
-            None => Ok(format!("(\n{expression}\n)")),
-        },
-        Err(rusqlite::Error::SqlInputError { error, msg, offset, sql: given }) => {
-            let error_of = |offset, sql| rusqlite::Error::SqlInputError { error, msg: msg.clone(), offset, sql };
-            let meant = suggestion(connection, &sql, &error_of(offset, given));
-            let offset = offset.saturating_sub(i32::try_from(before.len()).unwrap_or(i32::MAX));
-            let error = error_of(offset, expression.clone());
-            Err(Error::config(key, message(&error) + &position(expression, &error) + &meant))
-        }
+    match row_filter::misfit(connection, table, expression) {
+        // A line end: the expression may end with a comment.
+        Ok(None) => Ok(format!("(\n{expression}\n)")),
+        Ok(Some(reason)) => Err(Error::config(format!("{key}.where"), reason)),
         Err(error) => Err(database_error(path, error)),
     }
 }

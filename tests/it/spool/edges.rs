@@ -3,6 +3,7 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use catchment::record::FlushError;
 use catchment::{Event, Recorder, SpooledRecorder};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -41,6 +42,27 @@ fn keep(fixture: &Fixture, events: impl IntoIterator<Item = Event>) {
         recorder.record(event).expect("taken");
     }
     recorder.close(LONG).expect("all are kept");
+}
+
+#[test]
+fn the_shortest_of_two_closes_counts_and_both_know_what_is_not_kept() {
+    let fixture = Fixture::new();
+    let recorder = fixture.open();
+    recorder.record(Event::new("events.a", "kept")).expect("taken");
+    recorder.flush(LONG).expect("kept");
+    let lock = oracle::lock(&fixture.spool());
+    let receipt = recorder.record(Event::new("events.a", "not kept")).expect("taken");
+    std::thread::scope(|scope| {
+        let long = scope.spawn(|| recorder.close(10 * LONG));
+        let short = recorder.close(Duration::from_millis(300));
+        let long = long.join().expect("no panic");
+        for closed in [short, long, recorder.close(LONG)] {
+            assert!(matches!(closed, Err(FlushError::Deadline { waiting: 1, .. })), "{closed:?}");
+        }
+    });
+    drop(lock);
+    assert!(receipt.wait(LONG).is_err());
+    assert_eq!(recorder.close(LONG).map_err(|error| error.to_string()), Ok(()), "its receipt gave it back");
 }
 
 #[test]
