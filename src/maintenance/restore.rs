@@ -45,8 +45,8 @@ pub struct RestoreReport {
 }
 
 /// Puts a copy of the backup in the place of the database, in one step. The backup is checked before and stays as it is. What was there is
-/// kept beside it, as `<name>.before-restore-<time>`, with all its commits. Whoever kills this process leaves the old database or the
-/// new one in the place, whole.
+/// kept beside it, as `<name>.before-restore-<time>`, with all its commits. If the process is killed, the old or the new database is in
+/// the place, complete.
 ///
 /// Blocks until all of that is on the disk. No collector and no other program may have the database open. The next start of a collector
 /// reads from the stream what the backup lacks. What the stream no longer has is lost, and so is what was recorded
@@ -167,7 +167,7 @@ fn kept_name(database: &Path) -> PathBuf {
     (1..100).map(name).find(|name| std::fs::symlink_metadata(name).is_err()).unwrap_or_else(|| name(1))
 }
 
-/// What a stream has not of what a database is still to collect.
+/// The events that the database has not collected and the stream no longer has.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MissingInStream {
     /// What the next start reports: what is gone at the beginning, or that the stream was created again.

@@ -31,7 +31,7 @@ struct State {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Trouble {
-    /// The part: `broker`, `intake`, `database` or `service`, or a job of the upkeep: `retention`.
+    /// The part: `broker`, `intake`, `database`, `service`, `spool` or `spool file`, or a job of the upkeep: `retention`.
     pub part: &'static str,
     /// Why it does not work: one line.
     pub reason: String,

@@ -10,7 +10,7 @@ const KEPT: usize = 16;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Incident {
-    /// The part: `broker`, `intake`, `database` or `service`, or a job of the upkeep: `retention`.
+    /// The part: `broker`, `intake`, `database`, `service`, `spool` or `spool file`, or a job of the upkeep: `retention`.
     pub part: &'static str,
     /// Why it did not work: one line.
     pub reason: String,

@@ -1,4 +1,5 @@
-//! The events of a [`DirectRecorder`](super::DirectRecorder) that are not committed yet, in the batch that a writer will commit.
+//! The events of a [`DirectRecorder`](super::DirectRecorder) or a [`SpooledRecorder`](super::SpooledRecorder) that are not committed yet,
+//! in the batch that a writer will commit.
 //!
 //! An event is copied into the open batch under one short lock and gets a number. The pipeline's intake takes the whole batch
 //! and leaves an empty one. While the writers are busy the open batch fills up; when it is full, `record` waits.

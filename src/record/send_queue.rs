@@ -1,5 +1,5 @@
-//! The events of a [`NatsRecorder`](super::NatsRecorder) that have no outcome yet: those to be sent, and those in flight, which
-//! wait for the acknowledgement of the stream, or in core NATS for an answer of the server.
+//! The events of a [`NatsRecorder`](super::NatsRecorder), a spool or an outbox on their way to the broker: those to be sent, and those in
+//! flight, which wait for the acknowledgement of the stream, or in core NATS for an answer of the server.
 //!
 //! Events are numbered as they are enqueued and sent in that order, as far as the window allows. An event that the server refuses
 //! for now is sent again a moment later, without those after it. In a queue of events that are kept elsewhere too, the later ones of its
@@ -197,7 +197,7 @@ impl SendQueue {
                     Outcome::Recorded(RecordMetadata { destination })
                 }
                 Err(refused @ (Rejection::NoStream | Rejection::NoLeader))
-                    if pending.no_stream.get_or_insert_with(Instant::now).elapsed() < grace.of(&refused) =>
+                    if pending.first_refused.get_or_insert_with(Instant::now).elapsed() < grace.of(&refused) =>
                 {
                     let reason = state.refusal_of(number, refused);
                     state.schedule_retry(number, reason);

@@ -18,7 +18,7 @@ pub struct SpoolStatus {
     pub forwarded: u64,
     /// Events that were dropped to make room, since the spool was made.
     pub dropped: u64,
-    /// Events that no stream took and that are kept in the spool as dead letters.
+    /// Events that were given up, and are kept in the spool as dead letters.
     pub dead_letters: u64,
     /// How long ago the oldest event in the spool was recorded, by the clock of this machine. `None` where the spool is empty, and for a
     /// moment after the recorder was opened.

@@ -53,7 +53,7 @@ pub(super) struct JetStreamSession {
     backlog: Option<Backlog>,
     liveness: Liveness,
     /// Something came since the last look at `liveness`: the clock is read once for many messages.
-    hearing: bool,
+    received_any: bool,
     /// Deliveries since everything else was checked.
     since_look: u32,
     gaps: GapWatch,
@@ -240,7 +240,7 @@ impl JetStreamSession {
     /// Handles a message sent to the inbox: a delivery, or an answer of the server.
     fn handle(&mut self, message: &mut Message) -> Option<Item> {
         if let Some(metadata) = message.reply.as_deref().and_then(delivery_metadata::parse) {
-            self.hearing = true;
+            self.received_any = true;
             self.pulls.arrived(metadata.pending);
             self.consumer_watch.note_delivery();
             if self.pulls.has_room() {
@@ -287,7 +287,7 @@ impl JetStreamSession {
             Some(token) if token.starts_with(STREAM) => self.handle_stream_info(token, message),
             Some(token) if token.starts_with(CHECK) => self.handle_stored_message(token, message),
             token => {
-                self.hearing = true;
+                self.received_any = true;
                 match token.and_then(|token| token.strip_prefix(PROBE)?.parse().ok()) {
                     Some(delivered) => self.probed(delivered, message),
                     None => self.handle_status(message),
@@ -386,7 +386,7 @@ impl JetStreamSession {
             }
             Ok(Some((message, metadata, rest))) => {
                 let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
-                self.hearing = true;
+                self.received_any = true;
                 self.unstored = rest;
                 *received = Some(message);
                 Item::Delivery(Delivery { metadata, missing: missing.map_or(0, |gap| gap.missing) })
@@ -438,7 +438,7 @@ impl JetStreamSession {
     fn keep_up(&mut self) -> Option<String> {
         self.since_look = 0;
         self.ask_for_more();
-        if std::mem::take(&mut self.hearing) {
+        if std::mem::take(&mut self.received_any) {
             self.liveness.answered(Instant::now());
         }
         self.consumer_watch.note_flow();

@@ -17,7 +17,7 @@ const RANGE: Range<u16> = 10_000..32_000;
 /// How many ports to try before the system chooses one.
 const TRIES: u16 = 100;
 
-/// How long whatever has a port may take to say what it is.
+/// How long the program on a port may take to send its greeting.
 const GREETING: Duration = Duration::from_millis(500);
 
 /// Which port of the loopback address a server listens on.

@@ -81,7 +81,7 @@ impl Record {
             match waiting.wait_for_stream(POLL) {
                 Ok(known) => metadata = Some(known),
                 Err(crate::record::WaitError::Failed(RecordError { reason, .. })) => anyhow::bail!(
-                    "no stream takes the event ({reason}); it is kept as a dead letter of the spool, and catchment spool retry puts it back"
+                    "the event was given up: {reason}; it is kept as a dead letter of the spool, and catchment spool retry puts it back"
                 ),
                 Err(crate::record::WaitError::Pending(waiting)) => {
                     // That other events are refused says nothing of this one.

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::request::BadRequest;
 
-/// What every answer says: it is for this moment and for nobody else's page.
+/// Headers of every answer: it is not cached, and not shown inside other pages.
 const HEADERS: &str = "Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: same-origin\r\nCross-Origin-Opener-Policy: same-origin\r\n";
 
 /// What an answer that is no page may do: nothing.

@@ -43,8 +43,8 @@ pub(super) struct PendingEvent {
     pub(super) sent: Option<Sent>,
     /// It was sent on the current connection and has no answer.
     pub(super) in_flight: bool,
-    /// When the server first answered that no stream takes it, in an earlier start too.
-    pub(super) no_stream: Option<Instant>,
+    /// When the server first refused it, in an earlier start too; `None` also where it may be sent again without a limit.
+    pub(super) first_refused: Option<Instant>,
     /// Others were stored after that, in an earlier start.
     pub(super) others_stored: bool,
     /// The server refused it for now, so it is sent again.
@@ -70,7 +70,7 @@ impl Sent {
 
 impl PendingEvent {
     pub(super) fn new(entry: Arc<Entry>) -> Self {
-        Self { entry, sent: None, in_flight: false, no_stream: None, others_stored: false, is_refused: false }
+        Self { entry, sent: None, in_flight: false, first_refused: None, others_stored: false, is_refused: false }
     }
 
     /// The reason to report where the last attempt failed for `reason`. An earlier attempt without an answer may have stored the

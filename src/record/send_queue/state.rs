@@ -121,7 +121,8 @@ pub(super) struct State {
 #[derive(Debug)]
 pub(super) struct Refusal {
     number: u64,
-    no_stream: bool,
+    /// The event is sent again for a limited time only.
+    is_limited: bool,
     pub(super) reason: String,
 }
 
@@ -198,13 +199,13 @@ impl State {
         self.retry.insert(number);
         self.retry_at = Instant::now() + retry_pause(self.refusals);
         // A reason stays while it is true of its event. Otherwise the reasons of several events would alternate in the log.
-        let no_stream = pending.no_stream.is_some();
+        let is_limited = pending.first_refused.is_some();
         let is_news = self.refusal.as_ref().is_none_or(|known| {
             let is_settled = !self.pending.contains_key(&known.number);
-            known.number == number || (is_settled && !(known.no_stream && no_stream) && !self.lines.is_full())
+            known.number == number || (is_settled && !(known.is_limited && is_limited) && !self.lines.is_full())
         });
         if is_news {
-            self.refusal = Some(Refusal { number, no_stream, reason });
+            self.refusal = Some(Refusal { number, is_limited, reason });
         }
     }
 
@@ -239,7 +240,7 @@ impl State {
     /// was stored since, which would show that only this one is refused. None can be stored if those that wait are too far from it.
     pub(super) fn is_held(&mut self, number: u64, give_up_after: Duration) -> bool {
         let Some(pending) = self.pending.get_mut(&number) else { return false };
-        let first = *pending.no_stream.get_or_insert_with(|| {
+        let first = *pending.first_refused.get_or_insert_with(|| {
             if let Some(reports) = &self.reports {
                 let _ = reports.send(Report::Refused(number));
             }

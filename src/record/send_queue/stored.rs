@@ -32,7 +32,7 @@ impl SendQueue {
             let reason = too_large(&event, state.max_payload);
             self.insert(&mut state, number, event);
             if let (Some(refused), Some(pending)) = (refused, state.pending.get_mut(&number)) {
-                pending.no_stream = Instant::now().checked_sub(since_us(refused.at_us));
+                pending.first_refused = Instant::now().checked_sub(since_us(refused.at_us));
                 pending.others_stored = refused.others_stored;
             }
             if let Some(reason) = reason {
@@ -79,7 +79,7 @@ impl SendQueue {
         unlock_and_log(state);
     }
 
-    /// Sends no more of this event: it is kept no more.
+    /// Stops sending this event: its file no longer has it.
     pub(in crate::record) fn forget(&self, number: u64) {
         let mut state = self.state.lock();
         state.settle(number, Outcome::Failed(FailureReason::Dropped));

@@ -1,4 +1,4 @@
-//! The tables in which the position is kept, and by what it is recognised that it is that of these rows.
+//! The tables that have the position, and the check that it belongs to these rows.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;

@@ -97,7 +97,7 @@ impl JetStreamSession {
             pulls: Pulls::new(config.prefetch.clone(), created.config.pulls),
             backlog: backlog.transpose().map_err(no_thread)?,
             liveness: Liveness::new(config.silence),
-            hearing: false,
+            received_any: false,
             since_look: 0,
             gaps,
             stream_watch: StreamWatch::new(&again, resume.after),
