@@ -42,7 +42,7 @@ use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
 use crate::event_id;
 use crate::new_file::folder_of;
-use crate::pipeline::{Batch, Epoch, Limits, Mark, Problem, Refusal, Signal, SingleEvent, Sink};
+use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, SingleEvent, Sink};
 pub use crate::record::MemoryRecorder;
 pub use crate::store::{QueryError, QueryErrorKind, TableChange, Value};
 
@@ -255,9 +255,7 @@ impl TestDatabase {
         let committed = self.writer.commit(&self.batch).map_err(|refusal| match refusal {
             Refusal::Fatal(error) => error,
             Refusal::Closed => Error::config("database", "is closed"),
-            Refusal::Retry(Problem { fault, detail, remedy }) => {
-                Error::Database { fault, path: self.path(), detail, remedy, source: None }
-            }
+            Refusal::Retry(problem) => problem.at(self.path()),
         })?;
         outcome.committed += self.batch.len();
         outcome.dead_letters += committed.dead_letters;

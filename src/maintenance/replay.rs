@@ -13,9 +13,7 @@ use crate::broker::{
 use crate::collect::owner;
 use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
-use crate::pipeline::{
-    self, Batch, Committed, Condition, Mark, Peer, Pipeline, Problem, Refusal, Settings, Shared, Sink,
-};
+use crate::pipeline::{self, Batch, Committed, Condition, Mark, Peer, Pipeline, Refusal, Settings, Shared, Sink};
 use crate::store::{
     Database, Inspection, Lock, ReplayNote, Routes, StartPhase, Writer, file_beside, followed_path, lost_by_swap,
     prepare_swap, routes_checksum, swap, undo_interrupted_swap, undo_interrupted_transaction,
@@ -475,8 +473,7 @@ impl Sink for ReplaySink {
         match self.writer.commit(batch) {
             // A collector waits until there is room again. Who has called for a replay is there, and calls again.
             Err(Refusal::Retry(problem)) if problem.fault != DatabaseFault::Busy => {
-                let Problem { fault, detail, remedy } = problem;
-                Err(Refusal::Fatal(Error::Database { fault, path: self.path.clone(), detail, remedy, source: None }))
+                Err(Refusal::Fatal(problem.at(&self.path)))
             }
             done => done,
         }

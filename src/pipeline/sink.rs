@@ -1,6 +1,7 @@
 //! The interface through which a pipeline commits batches.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::Batch;
 use crate::error::{DatabaseFault, Error};
@@ -66,6 +67,13 @@ impl Problem {
     #[must_use]
     pub fn new(fault: DatabaseFault, detail: impl Into<String>) -> Self {
         Self { fault, detail: detail.into(), remedy: None }
+    }
+
+    /// The problem as an error of the database at this path.
+    #[must_use]
+    pub fn at(self, path: impl Into<PathBuf>) -> Error {
+        let Self { fault, detail, remedy } = self;
+        Error::Database { fault, path: path.into(), detail, remedy, source: None }
     }
 }
 

@@ -1,10 +1,10 @@
 //! A spool's implementation of the forwarder's store.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::forwarding::ForwardStore;
-use crate::error::Error;
 use crate::pipeline::Problem;
 use crate::store::{GivenUp, Lock, Spool, SpoolReader, StoredEvent};
 
@@ -52,7 +52,7 @@ impl ForwardStore for SpoolStore {
         self.dropped_through.load(Ordering::Acquire)
     }
 
-    fn error(&self, Problem { fault, detail, remedy }: Problem) -> Error {
-        Error::Database { fault, path: self.spool.path().to_owned(), detail, remedy, source: None }
+    fn path(&self) -> &Path {
+        self.spool.path()
     }
 }

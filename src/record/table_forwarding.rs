@@ -1,6 +1,7 @@
 //! Forwards the rows of a table to a stream.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::forwarding::{ForwardOptions, ForwardStore, Forwarding};
@@ -56,8 +57,8 @@ impl ForwardStore for Outbox {
         Ok(false)
     }
 
-    fn error(&self, Problem { fault, detail, remedy }: Problem) -> Error {
-        Error::Database { fault, path: self.path().to_owned(), detail, remedy, source: None }
+    fn path(&self) -> &Path {
+        self.path()
     }
 }
 

@@ -272,9 +272,7 @@ impl Shared {
     /// A checkpoint on the thread's own connection, which is opened if necessary. `None` if another program runs one.
     fn checkpoint_on(&self, connection: &mut Option<Connection>) -> Result<Option<Checkpoint>, String> {
         // Opening creates an empty file if there is none.
-        if self.file.was_replaced() {
-            return Err("the file was moved, removed or replaced".into());
-        }
+        self.file.must_be_the_same().map_err(|problem| problem.to_string())?;
         let connection = match connection {
             Some(connection) => connection,
             none => none.insert(self.open()?),

@@ -397,10 +397,7 @@ impl Database {
     pub fn check_routes(&self, routes: &Routes, queries: &[QueryConfig]) -> Result<(CheckedRoutes, Queries), Error> {
         let path = self.file.path();
         // A connection would make a new file.
-        if self.file.was_replaced() {
-            let detail = "the file was moved, removed or replaced while it was written".into();
-            return Err(refused(path, DatabaseFault::Conflict, detail));
-        }
+        self.file.must_be_the_same().map_err(|problem| problem.at(path))?;
         let plan = plan(&self.connect()?, path, routes)?;
         Ok((CheckedRoutes(Arc::new(plan)), Queries::check(path, queries)?))
     }

@@ -16,6 +16,7 @@ use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
 use crate::hint;
 use crate::new_file::{folder_of, with_ending};
+use crate::pipeline::Problem;
 
 /// A database file: its path, and the file that the path led to when the database was opened.
 ///
@@ -41,6 +42,19 @@ impl DatabaseFile {
     #[must_use]
     pub fn was_replaced(&self) -> bool {
         inode(&self.path) != self.inode
+    }
+
+    /// Fails with [`DatabaseFault::Conflict`] if the path now leads to another file, or to none. To be called before a connection is
+    /// opened too, which would make an empty file where there is none.
+    pub(super) fn must_be_the_same(&self) -> Result<(), Problem> {
+        if !self.was_replaced() {
+            return Ok(());
+        }
+        let remedy = "start again, with this file if it is put back, or with the one that is there now";
+        Err(Problem {
+            remedy: Some(remedy.into()),
+            ..Problem::new(DatabaseFault::Conflict, "the file was moved, removed or replaced while it was in use")
+        })
     }
 }
 

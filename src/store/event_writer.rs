@@ -92,11 +92,9 @@ impl EventWriter {
         // Checked before opening too: opening creates an empty file where there is none.
         if connection.is_none() || file_checked.elapsed() >= FILE_CHECK {
             *file_checked = Instant::now();
-            if self.file.was_replaced() {
+            if let Err(problem) = self.file.must_be_the_same() {
                 *connection = None;
-                let path = self.file.path().display();
-                let detail = format!("{path} was moved, removed or replaced while it was in use");
-                return Err(Problem::new(DatabaseFault::Conflict, detail));
+                return Err(Problem::from(&problem.at(self.file.path())));
             }
         }
         let pooled = match connection.take() {

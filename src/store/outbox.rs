@@ -183,7 +183,7 @@ impl Outbox {
 
     /// The rows after this one that are events, in order: at most so many, and no more after so many bytes.
     pub fn after(&mut self, position: u64, events: usize, bytes: usize) -> Result<Vec<StoredEvent>, Problem> {
-        self.must_be_the_same()?;
+        self.file.must_be_the_same()?;
         self.follow_schema()?;
         let after = position.max(self.scanned);
         let read = self.look(after, events, bytes)?;
@@ -292,7 +292,7 @@ impl Outbox {
 
     /// Notes that all rows up to this one are in the stream, or given up.
     pub fn done_through(&mut self, position: u64) -> Result<(), Problem> {
-        self.must_be_the_same()?;
+        self.file.must_be_the_same()?;
         let done = self.read.partition_point(|id| *id <= position);
         let ids: Vec<u64> = self.read.range(..done).copied().collect();
         let sent: Vec<u64> = ids.iter().copied().filter(|id| !self.unsent.contains(id)).collect();
@@ -403,11 +403,6 @@ impl Outbox {
             transaction.commit()
         };
         note().map_err(|e| problem(&e))
-    }
-
-    fn must_be_the_same(&self) -> Result<(), Problem> {
-        let detail = "the file was moved, removed or replaced while it was forwarded";
-        if self.file.was_replaced() { Err(conflict(detail)) } else { Ok(()) }
     }
 }
 

@@ -32,7 +32,7 @@ use super::temp_store::use_files_if_possible;
 use super::wal_frames;
 use crate::config::RetentionConfig;
 use crate::counted;
-use crate::error::{DatabaseFault, Error};
+use crate::error::Error;
 use crate::pipeline::Signal;
 use archive::Archive;
 use rule::{RuleError, RuleState};
@@ -106,11 +106,7 @@ impl Retention {
     /// was deleted before the error stays deleted. The rules after the one that failed are applied too; the first error is returned.
     pub fn round(&mut self, stop: &Signal) -> Result<(), Error> {
         let path = self.file.path().to_owned();
-        if self.file.was_replaced() {
-            let detail = "the file was moved, removed or replaced";
-            let fault = DatabaseFault::Conflict;
-            return Err(Error::database(fault, path, detail));
-        }
+        self.file.must_be_the_same().map_err(|problem| problem.at(&path))?;
         let on_error = |e| database_error(&path, e);
         let connection = self.manager.open_plain().and_then(prepared).map_err(on_error)?;
         let limit = StatementLimit::of(&connection, stop).map_err(on_error)?;

@@ -371,10 +371,7 @@ impl Spool {
     fn writer(&self) -> Result<MutexGuard<'_, Option<Connection>>, Problem> {
         let mut writer = self.shared.writer.lock();
         if writer.is_none() {
-            if self.shared.file.was_replaced() {
-                let detail = "the file was moved, removed or replaced while it was in use";
-                return Err(Problem::new(DatabaseFault::Conflict, detail));
-            }
+            self.shared.file.must_be_the_same()?;
             let connection = counted(&self.shared.manager).map_err(|e| problem(&e))?;
             if self.shared.was_full.swap(false, Ordering::Relaxed) {
                 // The log may take the room that is left.

@@ -80,7 +80,10 @@ pub(super) fn fault(error: &rusqlite::Error) -> DatabaseFault {
 
 /// SQLite's message.
 pub(super) fn message(error: &rusqlite::Error) -> String {
+    /// What rusqlite adds is the path or URI that SQLite was given. Our errors name the path that the user gave.
+    const CANNOT_OPEN: &str = "unable to open database file";
     match error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) if message.starts_with(CANNOT_OPEN) => CANNOT_OPEN.into(),
         rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
         other => other.to_string(),

@@ -432,13 +432,7 @@ impl Sink for Writer {
         }
         // Checked before the pool opens a connection, which would create an empty file if there is none. A file that is replaced
         // between this check and the commit is noticed by the next batch.
-        if self.file.was_replaced() {
-            let detail = "the file was moved, removed or replaced while it was written";
-            let error = self.error(DatabaseFault::Conflict, detail.into());
-            return Err(Refusal::Fatal(
-                error.with_remedy("start again, with this file if it is put back, or with the one that is there now"),
-            ));
-        }
+        self.file.must_be_the_same().map_err(|problem| Refusal::Fatal(problem.at(self.file.path())))?;
         let mut pooled = match self.pool.get() {
             Ok(pooled) => pooled,
             Err(error) => {

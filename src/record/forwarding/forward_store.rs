@@ -1,8 +1,8 @@
 //! What keeps events for the forwarder.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use crate::error::Error;
 use crate::pipeline::Problem;
 use crate::store::{GivenUp, StoredEvent};
 
@@ -38,6 +38,6 @@ pub(in crate::record) trait ForwardStore: Send + 'static {
         0
     }
 
-    /// The error for a problem that ends the work.
-    fn error(&self, problem: Problem) -> Error;
+    /// The database that has the events.
+    fn path(&self) -> &Path;
 }

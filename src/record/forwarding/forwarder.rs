@@ -334,7 +334,7 @@ impl<S: ForwardStore> Forwarder<S> {
 
     fn ended(&self, problem: Problem) -> Error {
         self.condition.degrade(problem.to_string());
-        self.store.error(problem)
+        problem.at(self.store.path())
     }
 }
 

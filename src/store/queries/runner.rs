@@ -12,7 +12,7 @@ use serde::ser::{Serialize, Serializer};
 use super::query_error::{QueryError, QueryErrorKind};
 use super::{Queries, Query, connect};
 use crate::binding::{Envelope, Fields, RequestError, Value};
-use crate::pipeline::Signal;
+use crate::pipeline::{Problem, Signal};
 use crate::store::columns::bound;
 use crate::store::json::{Json, JsonRowWriter};
 use crate::store::sqlite_error::{is_query_error, message, remedy};
@@ -101,11 +101,10 @@ impl QueryRunner {
         max_bytes: usize,
         answer: &mut Vec<u8>,
     ) -> Result<usize, QueryError> {
-        if self.queries.file.was_replaced() {
-            let path = self.queries.file.path().display();
-            let detail = format!("{path} was moved, removed or replaced while it was written");
-            return Err(QueryError::new(QueryErrorKind::Database, detail));
-        }
+        let file = &self.queries.file;
+        let replaced =
+            |problem: Problem| QueryError::new(QueryErrorKind::Database, problem.at(file.path()).to_string());
+        file.must_be_the_same().map_err(replaced)?;
         let queries = Arc::clone(&self.queries.queries);
         let query = &queries[query];
         let connection = match self.connection.take() {

@@ -13,7 +13,6 @@ use super::starts::UNKNOWN;
 use super::{Spool, Sum};
 use crate::error::Error;
 use crate::event_id::WIDTH;
-use crate::pipeline::Problem;
 use crate::unix_time::now_us;
 
 /// What became of the dead letters of a spool.
@@ -104,14 +103,7 @@ impl Spool {
             retried = done;
             Ok(None)
         });
-        let path = self.path();
-        moved.map_err(|Problem { fault, detail, remedy }| Error::Database {
-            fault,
-            path: path.to_owned(),
-            detail,
-            remedy,
-            source: None,
-        })?;
+        moved.map_err(|problem| problem.at(self.path()))?;
         Ok(retried)
     }
 }

@@ -45,14 +45,8 @@ impl Sink for SpoolSink {
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
-        if self.spool.shared.file.was_replaced() {
-            let (fault, path) = (DatabaseFault::Conflict, self.spool.path().to_owned());
-            let detail = "the file was moved, removed or replaced while it was written";
-            let error = Error::database(fault, path, detail);
-            return Err(Refusal::Fatal(
-                error.with_remedy("start again, with this file if it is put back, or with the one that is there now"),
-            ));
-        }
+        let file = &self.spool.shared.file;
+        file.must_be_the_same().map_err(|problem| Refusal::Fatal(problem.at(file.path())))?;
         self.spool.must_have_room(batch.bytes() as u64).map_err(Refusal::Retry)?;
         let Self { spool, limits, headers, unclear } = self;
         let first = spool.first();
