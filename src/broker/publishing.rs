@@ -67,6 +67,12 @@ impl Rejection {
         matches!(self, Self::ForNow(_)) || matches!(self, Self::ByServer(reason) if is_limit(reason))
     }
 
+    /// Whether the server would refuse another event of the same subject too, at this moment.
+    #[must_use]
+    pub fn is_of_subject(&self) -> bool {
+        self.may_pass() || matches!(self, Self::NoStream | Self::NoLeader)
+    }
+
     /// Whether the event is larger than its stream takes (error 10054), so that it is refused whatever becomes of others.
     #[must_use]
     pub fn is_too_large(&self) -> bool {

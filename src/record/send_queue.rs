@@ -170,11 +170,11 @@ impl SendQueue {
                         && !refused.is_too_large()
                         && (refused.may_pass() || state.is_held(number, grace.of(&refused))) =>
                 {
-                    let has_no_room = refused.may_pass();
+                    let (is_of_subject, is_full) = (refused.is_of_subject(), refused.may_pass());
                     let reason = state.refusal_of(number, refused);
                     state.schedule_retry(number, reason);
-                    if has_no_room {
-                        state.put_in_line(number);
+                    if is_of_subject {
+                        state.put_in_line(number, is_full);
                     }
                     continue;
                 }

@@ -27,6 +27,9 @@ const MARK_EVENTS: usize = 1_000;
 const READ_EVENTS: usize = 2_000;
 const READ_BYTES: usize = 1 << 20;
 
+/// How often events that were given up are logged, at most.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
+
 /// How long to wait after an error.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -54,6 +57,9 @@ pub(super) struct Forwarder<S> {
     is_at_end: bool,
     /// Events to keep as dead letters.
     given_up: Vec<GivenUp>,
+    /// Those that the log does not have yet: how many, the first, and why that was given up.
+    unlogged: Option<(u64, u64, String)>,
+    logged_at: Option<Instant>,
     refused: RefusedEvents,
     /// Events behind one that waits that are in the stream, to be marked.
     ahead: Vec<(u64, u64)>,
@@ -92,6 +98,8 @@ impl<S: ForwardStore> Forwarder<S> {
             read_through: after,
             is_at_end: false,
             given_up: Vec::new(),
+            unlogged: None,
+            logged_at: None,
             refused: RefusedEvents::default(),
             ahead: Vec::new(),
             marked_through: after,
@@ -152,7 +160,15 @@ impl<S: ForwardStore> Forwarder<S> {
         let look = if self.loaded.room().is_some() { self.poll.unwrap_or(LONG) } else { LONG };
         let mark = self.unmarked_since.map_or(LONG, |since| MARK_AFTER.saturating_sub(since.elapsed()));
         let note = self.refused.due_in().unwrap_or(LONG);
-        look.min(mark).min(note)
+        let log = self.log_in().unwrap_or(LONG);
+        look.min(mark).min(note).min(log)
+    }
+
+    /// How long until events that were given up are to be logged, if there are some.
+    fn log_in(&self) -> Option<Duration> {
+        self.unlogged
+            .as_ref()
+            .map(|_| self.logged_at.map_or(Duration::ZERO, |at| LOG_PAUSE.saturating_sub(at.elapsed())))
     }
 
     fn take_results(&mut self) {
@@ -215,10 +231,9 @@ impl<S: ForwardStore> Forwarder<S> {
         }
         if !self.given_up.is_empty() {
             self.store.give_up(&self.given_up)?;
-            self.progress.given_up += self.given_up.len() as u64;
-            self.log_given_up();
-            self.given_up.clear();
+            self.note_given_up();
         }
+        self.log_given_up(is_stopped);
         let is_due = self.unmarked >= MARK_EVENTS
             || is_stopped
             || self.unmarked_since.is_some_and(|since| since.elapsed() >= MARK_AFTER);
@@ -314,12 +329,24 @@ impl<S: ForwardStore> Forwarder<S> {
         Ok(())
     }
 
-    fn log_given_up(&self) {
-        let count = self.given_up.len();
-        if let Some(GivenUp { position, reason: why, .. }) = self.given_up.first() {
+    /// Counts the events that are dead letters now.
+    fn note_given_up(&mut self) {
+        let count = self.given_up.len() as u64;
+        self.progress.given_up += count;
+        if let Some(GivenUp { position, reason, .. }) = self.given_up.drain(..).next() {
+            self.unlogged.get_or_insert((0, position, reason)).0 += count;
+        }
+    }
+
+    fn log_given_up(&mut self, is_stopped: bool) {
+        if !self.log_in().is_some_and(|due| is_stopped || due.is_zero()) {
+            return;
+        }
+        if let Some((count, first, why)) = self.unlogged.take() {
+            self.logged_at = Some(Instant::now());
             log::warn!(
-                event = "recorder.given_up", events = count, first = *position, error:% = why;
-                "recorder: {} became dead letters, the first because: {why}", crate::counted(count as u64, "event")
+                event = "recorder.given_up", events = count, first, error:% = why;
+                "recorder: {} became dead letters, the first because: {why}", crate::counted(count, "event")
             );
         }
     }

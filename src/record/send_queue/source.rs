@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
@@ -30,6 +30,7 @@ impl SendQueue {
         state.to_send = 0;
         state.forget_again();
         state.lines.reconnect();
+        state.refused_since = None;
         state.in_flight = (0, 0);
         for pending in state.pending.values_mut() {
             pending.in_flight = false;
@@ -130,6 +131,14 @@ impl State {
         !self.retry.is_empty() && self.retry_at <= Instant::now()
     }
 
+    /// Whether the events that were not sent yet wait for those that are refused. Events that are kept elsewhere too stay in order: while
+    /// the server refuses them all, later ones follow. Not for ever: it may take those of other subjects.
+    fn follows_refused(&self) -> bool {
+        /// A stream that is about to be made is there by then.
+        const LONGEST: Duration = Duration::from_secs(2);
+        self.reports.is_some() && self.refused > 0 && self.refused_since.is_some_and(|at| at.elapsed() < LONGEST)
+    }
+
     /// The next event to send, if one may be sent now.
     fn next_to_send(&mut self) -> Option<u64> {
         if self.is_retry_due() {
@@ -139,9 +148,7 @@ impl State {
             if let Some(number) = self.ready.pop_first() {
                 return Some(number);
             }
-            // Events that are kept elsewhere too stay in order: while the server refuses them all, later ones follow those that are sent
-            // again.
-            if self.reports.is_some() && self.refusals > 0 && !self.retry.is_empty() {
+            if self.follows_refused() {
                 return None;
             }
             let (number, pending) = self.pending.range(self.to_send..).next()?;

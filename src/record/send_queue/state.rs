@@ -113,6 +113,8 @@ pub(super) struct State {
     stored_at: Option<Instant>,
     /// How often in a row the server refused events, while it stored none.
     pub(super) refusals: u32,
+    /// When it began to.
+    pub(super) refused_since: Option<Instant>,
     /// Gets the outcome of each event.
     pub(super) reports: Option<Sender<Report>>,
 }
@@ -154,6 +156,7 @@ impl State {
             trouble: None,
             stored_at: None,
             refusals: 0,
+            refused_since: None,
             reports: None,
         }
     }
@@ -202,7 +205,8 @@ impl State {
         let is_limited = pending.first_refused.is_some();
         let is_news = self.refusal.as_ref().is_none_or(|known| {
             let is_settled = !self.pending.contains_key(&known.number);
-            known.number == number || (is_settled && !(known.is_limited && is_limited) && !self.lines.is_full())
+            known.number == number
+                || (is_settled && !(known.is_limited && is_limited) && !self.lines.was_refused_lately())
         });
         if is_news {
             self.refusal = Some(Refusal { number, is_limited, reason });
@@ -210,11 +214,14 @@ impl State {
     }
 
     /// Makes an event that is scheduled to be sent again wait for those of its subject that are before it, and the later ones for it.
-    pub(super) fn put_in_line(&mut self, number: u64) {
+    pub(super) fn put_in_line(&mut self, number: u64, is_full: bool) {
         let Some(pending) = self.pending.get(&number) else { return };
         self.retry.remove(&number);
-        self.retry.extend(self.lines.refuse(pending.entry.event.subject(), number, &mut self.ready));
-        self.retry_at = self.retry_at.min(Instant::now() + pause_for_room(self.refusals, self.retry.len()));
+        let (subject, without_stream) = (pending.entry.event.subject(), pending.first_refused.filter(|_| !is_full));
+        self.retry.extend(self.lines.refuse(subject, number, without_stream, &mut self.ready));
+        if is_full {
+            self.retry_at = self.retry_at.min(Instant::now() + pause_for_room(self.refusals, self.retry.len()));
+        }
     }
 
     /// Makes an event that has another subject now wait for none of its former one.
@@ -244,7 +251,8 @@ impl State {
             if let Some(reports) = &self.reports {
                 let _ = reports.send(Report::Refused(number));
             }
-            Instant::now()
+            // It has waited for others of its subject that were refused too.
+            self.lines.refused_since(pending.entry.event.subject()).unwrap_or_else(Instant::now)
         });
         if first.elapsed() < give_up_after {
             return true;
@@ -263,7 +271,7 @@ impl State {
         is_oldest
             && self.pending.range(end..).next().is_some()
             && near().take(FEW + 1).count() <= FEW
-            && near().all(|(_, pending)| pending.is_refused)
+            && near().all(|(_, pending)| pending.is_refused || self.lines.has(pending.entry.event.subject()))
     }
 
     /// Why the server refuses this event at the moment, for the log.
@@ -284,9 +292,14 @@ impl State {
     /// Notes that the server has answered several events, and whether it stored any.
     pub(super) fn note_answers(&mut self, any_stored: bool) {
         if any_stored {
-            (self.stored_at, self.refusals) = (Some(Instant::now()), 0);
+            if self.refusals > 0 {
+                // It takes events again, and those that wait are before the others.
+                self.retry_at = Instant::now();
+            }
+            (self.stored_at, self.refusals, self.refused_since) = (Some(Instant::now()), 0, None);
         } else if self.reports.is_some() && self.refused > 0 {
             self.refusals = self.refusals.saturating_add(1);
+            self.refused_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -321,7 +334,7 @@ impl State {
             self.lines.leave(pending.entry.event.subject(), number, is_stored, &mut self.ready);
         }
         self.refused -= usize::from(pending.is_refused);
-        if self.refused == 0 && !self.lines.is_full() {
+        if self.refused == 0 && !self.lines.was_refused_lately() {
             self.refusal = None;
         }
         if pending.in_flight {

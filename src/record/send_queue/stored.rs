@@ -113,6 +113,7 @@ impl State {
         for number in denied {
             if self.is_held(number, give_up_after) {
                 self.schedule_retry(number, printable(&denial.to_string()).into_owned());
+                self.put_in_line(number, false);
             }
         }
     }
@@ -185,6 +186,22 @@ mod tests {
         let full = Rejection::ByServer("maximum messages exceeded".into());
         let _ = queue.settle(vec![refused(9, full)], Duration::ZERO);
         assert_eq!(settled(&results), []);
+    }
+
+    #[test]
+    fn an_event_that_has_waited_for_a_refused_one_of_its_subject_is_given_up_as_soon() {
+        let (queue, mut source, results) = patient(&[1]);
+        queue.enqueue_stored([(2, Event::new("a", "x"), None), (3, Event::new("b", "x"), None)]);
+        let settle = |number, result| queue.settle(vec![PublishResult { number, result }], Duration::from_millis(20));
+        let _ = settle(1, Err(Rejection::NoStream));
+        queue.state.lock().refused_since = None;
+        assert_eq!(numbers(&mut source), [3], "2 waits for 1");
+        std::thread::sleep(Duration::from_millis(30));
+        let stored = Acknowledgement::ByStream { stream: "S".into(), sequence: None, duplicate: false };
+        let _ = (settle(3, Ok(stored)), settle(1, Err(Rejection::NoStream)));
+        assert_eq!(numbers(&mut source), [2]);
+        let _ = settle(2, Err(Rejection::NoStream));
+        assert_eq!(settled(&results), [(3, true), (1, false), (2, false)]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The order of the events of a subject while the server has no room for them.
+//! The order of the events of a subject that the server refuses for now.
 //!
-//! A stream that is full takes an event as soon as another one leaves it: then a later event would be stored before one that was refused
-//! a moment earlier. So the events of such a subject wait in a line, and only a few of the first are sent at a time.
+//! A stream that is full takes an event as soon as another one leaves it, and a stream that was missing is made at some moment: then a later
+//! event would be stored before one that was refused a moment earlier. So the events of such a subject wait in a line for the first. Once
+//! that is stored, the others follow: where the stream was full, only a few at a time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -12,8 +13,8 @@ const STORED_AT_A_TIME: usize = 64;
 /// A line that may have more than so many in flight is one no more.
 const MOST_IN_FLIGHT: usize = 1_024;
 
-/// How long after a refusal the server counts as without room, while events wait in a line.
-const FULL_FOR: Duration = Duration::from_secs(1);
+/// How long a refusal counts as the latest news of a line, while events of it are stored.
+const LATELY: Duration = Duration::from_secs(1);
 
 /// The lines. An event that may be sent is put into `ready`.
 #[derive(Debug, Default)]
@@ -32,14 +33,27 @@ struct Line {
     width: usize,
     /// How many were stored since `width` changed.
     stored: usize,
+    /// The last refusal was because the stream is full.
+    is_full: bool,
+    /// Since when no stream takes the events, and none is stored.
+    refused_since: Option<Instant>,
 }
 
 impl SubjectLines {
-    /// The server has no room for this event. Returns the event of this subject to send again later, if none is sent at the moment.
-    pub(super) fn refuse(&mut self, subject: &str, number: u64, ready: &mut BTreeSet<u64>) -> Option<u64> {
+    /// The server refuses this event: because the stream is full (`None`), or because no stream takes it, since this time. Returns the
+    /// event of this subject to send again later, if none is sent at the moment.
+    pub(super) fn refuse(
+        &mut self,
+        subject: &str,
+        number: u64,
+        without_stream: Option<Instant>,
+        ready: &mut BTreeSet<u64>,
+    ) -> Option<u64> {
         self.refused_at = Some(Instant::now());
         let line = self.by_subject.entry(subject.to_owned()).or_insert_with(Line::new);
         (line.width, line.stored) = (1, 0);
+        line.is_full = without_stream.is_none();
+        line.refused_since = line.refused_since.or(without_stream);
         line.released.remove(&number);
         line.waiting.insert(number);
         // They were released, but not sent yet.
@@ -64,8 +78,14 @@ impl SubjectLines {
         let Some(line) = self.by_subject.get_mut(subject) else { return };
         line.waiting.remove(&number);
         line.released.remove(&number);
-        line.stored += usize::from(is_stored);
-        if line.stored >= STORED_AT_A_TIME * line.width {
+        if is_stored {
+            line.stored += 1;
+            line.refused_since = None;
+            if !line.is_full {
+                line.width = usize::MAX;
+            }
+        }
+        if line.stored / STORED_AT_A_TIME >= line.width {
             (line.width, line.stored) = (2 * line.width, 0);
         }
         if line.width > MOST_IN_FLIGHT {
@@ -93,15 +113,32 @@ impl SubjectLines {
         self.by_subject.is_empty()
     }
 
-    /// Whether events wait because the server had no room for one of them a moment ago.
-    pub(super) fn is_full(&self) -> bool {
-        !self.is_empty() && self.refused_at.is_some_and(|at| at.elapsed() < FULL_FOR)
+    /// Whether events wait because the server refused one of them a moment ago.
+    pub(super) fn was_refused_lately(&self) -> bool {
+        !self.is_empty() && self.refused_at.is_some_and(|at| at.elapsed() < LATELY)
+    }
+
+    /// Whether events of this subject wait for one that is refused.
+    pub(super) fn has(&self, subject: &str) -> bool {
+        self.by_subject.contains_key(subject)
+    }
+
+    /// Since when no stream takes the events of this subject.
+    pub(super) fn refused_since(&self, subject: &str) -> Option<Instant> {
+        self.by_subject.get(subject)?.refused_since
     }
 }
 
 impl Line {
     fn new() -> Self {
-        Self { waiting: BTreeSet::new(), released: BTreeSet::new(), width: 1, stored: 0 }
+        Self {
+            waiting: BTreeSet::new(),
+            released: BTreeSet::new(),
+            width: 1,
+            stored: 0,
+            is_full: true,
+            refused_since: None,
+        }
     }
 
     /// Releases the next event, if it may be.
@@ -124,10 +161,10 @@ mod tests {
     fn events_of_a_full_stream_are_sent_one_by_one_in_order() {
         let (mut lines, mut ready) = (SubjectLines::default(), BTreeSet::new());
         assert!(!lines.join("a", 1, &mut ready), "there is room");
-        assert_eq!(lines.refuse("a", 2, &mut ready), Some(2));
-        assert_eq!(lines.refuse("a", 3, &mut ready), None, "it is behind another");
+        assert_eq!(lines.refuse("a", 2, None, &mut ready), Some(2));
+        assert_eq!(lines.refuse("a", 3, None, &mut ready), None, "it is behind another");
         assert!(lines.join("a", 4, &mut ready) && !lines.join("b", 5, &mut ready) && ready.is_empty());
-        assert_eq!(lines.refuse("a", 2, &mut ready), Some(2));
+        assert_eq!(lines.refuse("a", 2, None, &mut ready), Some(2));
         for number in [2, 3] {
             lines.leave("a", number, true, &mut ready);
             assert_eq!(ready.pop_first(), Some(number + 1));
@@ -137,9 +174,21 @@ mod tests {
     }
 
     #[test]
+    fn once_there_is_a_stream_all_follow_and_until_then_one_at_a_time_is_given_up() {
+        let (mut lines, mut ready) = (SubjectLines::default(), BTreeSet::new());
+        let since = Instant::now();
+        assert_eq!(lines.refuse("a", 1, Some(since), &mut ready), Some(1));
+        assert!((2..=9).all(|number| lines.join("a", number, &mut ready)) && ready.is_empty());
+        lines.leave("a", 1, false, &mut ready);
+        assert_eq!((ready.pop_first(), ready.len(), lines.refused_since("a")), (Some(2), 0, Some(since)));
+        lines.leave("a", 2, true, &mut ready);
+        assert!(ready.iter().copied().eq(3..=9) && lines.is_empty());
+    }
+
+    #[test]
     fn while_events_are_stored_more_of_them_are_in_flight() {
         let (mut lines, mut ready) = (SubjectLines::default(), BTreeSet::new());
-        let mut in_flight: BTreeSet<u64> = lines.refuse("a", 0, &mut ready).into_iter().collect();
+        let mut in_flight: BTreeSet<u64> = lines.refuse("a", 0, None, &mut ready).into_iter().collect();
         let (mut sent, mut stored, mut widths) = (1, 0, Vec::new());
         while !lines.is_empty() {
             if lines.join("a", sent, &mut ready) {
@@ -162,7 +211,7 @@ mod tests {
     #[test]
     fn after_a_refusal_nothing_behind_it_is_sent() {
         let (mut lines, mut ready) = (SubjectLines::default(), BTreeSet::new());
-        assert_eq!(lines.refuse("a", 0, &mut ready), Some(0));
+        assert_eq!(lines.refuse("a", 0, None, &mut ready), Some(0));
         for number in 1..=200 {
             lines.join("a", number, &mut ready);
         }
@@ -173,7 +222,7 @@ mod tests {
         ready.retain(|number| *number >= 100);
         assert_eq!(ready, BTreeSet::from([100, 101]), "two may be in flight");
         ready.remove(&100);
-        assert_eq!(lines.refuse("a", 100, &mut ready), Some(100), "the one behind it was not sent");
+        assert_eq!(lines.refuse("a", 100, None, &mut ready), Some(100), "the one behind it was not sent");
         assert!(ready.is_empty());
         lines.reconnect();
         assert!(lines.join("a", 100, &mut ready) && lines.join("a", 101, &mut ready));

@@ -147,6 +147,22 @@ fn a_database_that_is_restored_while_it_is_forwarded_ends_the_command_and_loses_
 }
 
 #[test]
+fn rows_that_no_stream_takes_do_not_keep_the_others_however_many_are_before_them() {
+    let fixture = Fixture::with_stream(&json!({ "allow_batched": true }));
+    fixture.sql(&format!(
+        "{TABLE} WITH RECURSIVE n(id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM n LIMIT 200)
+         INSERT INTO events SELECT id, iif(id <= 190, 'nobody.a', 'events.a'), id FROM n"
+    ));
+    let (done, _) = fixture.once(&["--identity", "database", "--give-up-after", "1ms"]);
+    assert_eq!(
+        (&done["forwarded"], &done["given_up"], &done["waiting"]),
+        (&json!(10), &json!(190), &json!(0)),
+        "{done}"
+    );
+    assert_eq!(fixture.collected(), (191..=200).map(|id| id.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_full_stream_stores_the_rows_of_each_subject_in_order() {
     let fixture = Fixture::with_stream(&json!({ "max_msgs": 100, "discard": "new" }));
     fixture.sql(&format!(
