@@ -1,15 +1,22 @@
 //! Tables for people.
 //!
 //! A table is as wide as its content. If the terminal is narrower, long texts are wrapped between words. If that is not enough,
-//! each row becomes a block with a line for each column. Numbers and words are never broken.
+//! each row becomes a block with a line for each column, as it does where a text is very long. Numbers and words are never broken.
 
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
 use unicode_width::UnicodeWidthStr;
 
-/// Rows of one table. This bounds memory; the column widths fit these rows.
+/// Rows of one table. The column widths fit these rows.
 const ROWS_AT_A_TIME: usize = 1_000;
+
+/// Columns of the terminal that one table may take, all its rows together, unless it has a single row. With [`ROWS_AT_A_TIME`] this bounds
+/// memory.
+const AREA_AT_A_TIME: usize = 4 << 20;
+
+/// A longer text makes blocks: a table fills each row with spaces to its width.
+const LONGEST_TEXT: usize = 10_000;
 
 /// Texts are not wrapped to less than this: narrower columns would make tall rows.
 const NARROWEST_TEXT: usize = 24;
@@ -20,10 +27,12 @@ const BETWEEN: usize = 3;
 /// The dashes before the number of a block.
 const RULE: &str = "──";
 
-/// Rows under one header, printed a thousand at a time.
+/// Rows under one header, printed a thousand at a time, or fewer if they are long.
 pub struct Grid {
     header: Vec<String>,
     rows: Vec<Vec<GridCell>>,
+    /// The widths that these rows need.
+    widths: Vec<usize>,
     /// How many rows were printed.
     printed: u64,
     are_blocks: bool,
@@ -47,13 +56,22 @@ impl Grid {
     }
 
     fn with_width(header: Vec<String>, width: Option<usize>) -> Self {
-        Self { header, rows: Vec::new(), printed: 0, are_blocks: false, width }
+        Self { header, rows: Vec::new(), widths: Vec::new(), printed: 0, are_blocks: false, width }
     }
 
-    /// Adds a row. Prints when there are a thousand.
+    /// Adds a row. Prints when there are enough.
     pub fn row(&mut self, to: &mut impl Write, row: Vec<GridCell>) -> io::Result<()> {
+        let widths: Vec<usize> = row.iter().map(|cell| cell.text().width()).collect();
+        let before = self.widths.iter().copied().chain(std::iter::repeat(0));
+        let both: Vec<usize> = widths.iter().zip(before).map(|(width, before)| *width.max(&before)).collect();
+        let area = both.iter().sum::<usize>().saturating_mul(self.rows.len() + 1);
+        let is_enough = self.rows.len() >= ROWS_AT_A_TIME || (area > AREA_AT_A_TIME && !self.rows.is_empty());
+        self.widths = if is_enough { widths } else { both };
+        if is_enough {
+            self.print(to)?;
+        }
         self.rows.push(row);
-        if self.rows.len() < ROWS_AT_A_TIME { Ok(()) } else { self.print(to) }
+        Ok(())
     }
 
     /// Whether there was no row so far.
@@ -69,7 +87,8 @@ impl Grid {
     fn print(&mut self, to: &mut impl Write) -> io::Result<()> {
         let rows = std::mem::take(&mut self.rows);
         let lengths = lengths(&self.header, &rows);
-        let fitting = fitting(&lengths, self.width.filter(|_| !rows.is_empty()));
+        let is_too_long = lengths.iter().any(|of| of.longest > LONGEST_TEXT);
+        let fitting = fitting(&lengths, self.width.filter(|_| !rows.is_empty())).filter(|_| !is_too_long);
         self.are_blocks |= fitting.is_none();
         match fitting {
             Some(widths) if !self.are_blocks => writeln!(to, "{}", table(&self.header, &rows, &widths))?,
@@ -137,15 +156,20 @@ fn fitting(lengths: &[Lengths], width: Option<usize>) -> Option<Vec<usize>> {
 /// Lines of at most this width, broken at spaces. A word that is longer has a line of its own.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
+    let mut taken = 0;
     for word in text.split(' ') {
         let line = lines.last_mut().expect("never empty");
+        let wide = word.width();
         if line.is_empty() {
             line.push_str(word);
-        } else if line.width() + 1 + word.width() <= width {
+            taken = wide;
+        } else if taken + 1 + wide <= width {
             line.push(' ');
             line.push_str(word);
+            taken += 1 + wide;
         } else {
             lines.push(word.to_owned());
+            taken = wide;
         }
     }
     lines
@@ -255,6 +279,32 @@ error    0123456789012345678901234567890123456789
 ";
         let rows: [&[&str]; 2] = [&ROW, &["2", "", "a0123456789012345678901234567890123456789"]];
         assert_eq!(printed(Some(40), &HEADER, &rows), expected.replace("error    0123", "error    a0123"));
+    }
+
+    #[test]
+    fn a_very_long_text_makes_blocks_with_one_line_in_a_pipe() {
+        let (long, longer) = ("word ".repeat(LONGEST_TEXT / 5) + "x", "x".repeat(1 << 20));
+        let text = printed(None, &HEADER, &[&["1", "a", &long], &["2", "b", &longer]]);
+        assert_eq!(
+            text,
+            format!(
+                "── 1 ──\nid       1\nsubject  a\nerror    {long}\n── 2 ──\nid       2\nsubject  b\nerror    {longer}\n"
+            )
+        );
+    }
+
+    #[test]
+    fn long_rows_are_printed_a_few_at_a_time() {
+        let mut grid = Grid::with_width(vec!["text".into()], None);
+        let mut to = Vec::new();
+        for _ in 0..1_000 {
+            grid.row(&mut to, vec![GridCell::Text("x".repeat(LONGEST_TEXT))]).expect("writes");
+            assert!(grid.rows.len() * LONGEST_TEXT <= AREA_AT_A_TIME);
+        }
+        grid.finish(&mut to).expect("writes");
+        let text = String::from_utf8(to).expect("UTF-8");
+        let (rows, headers) = (text.matches("│ x").count(), text.matches("│ text ").count());
+        assert_eq!((rows, headers), (1_000, (1_000 * LONGEST_TEXT).div_ceil(AREA_AT_A_TIME)));
     }
 
     #[test]
