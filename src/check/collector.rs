@@ -32,6 +32,11 @@ pub(super) fn check(config: &Config, report: &mut ReportBuilder<'_>) {
             }
         }
         Err(AskError::NobodyRuns(_)) => {}
+        Err(AskError::NoAnswer(why)) => {
+            let remedy =
+                "it hangs or is stopped: see its log and its state (ps); after a restart it reads on in the stream";
+            report.critical("readiness", why, remedy);
+        }
         Err(AskError::Failed(why)) => {
             report.warning("readiness", why, "run this as the user who runs the collector");
         }

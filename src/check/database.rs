@@ -12,7 +12,6 @@ use crate::config::{BrokerConfig, Config, Mode};
 use crate::counted;
 use crate::error::Error;
 use crate::hint;
-use crate::new_file::folder_of;
 use crate::store::{Database, FileSizes, Inspection, file_beside};
 
 /// A write-ahead log larger than this: a reader keeps it from being reset.
@@ -36,11 +35,9 @@ pub(super) fn check(
     let path = &config.database.path;
     let shown = path.display();
     if !path.exists() {
-        if folder_of(path).is_dir() {
-            report.ok("database", format!("{shown} does not exist yet; the first start makes it"));
-        } else {
-            let remedy = "make the directory, or give another database.path";
-            report.critical("database", format!("{shown}: there is no such directory"), remedy);
+        match Database::must_not_be_of_others(&config.database, &config.routes, config.unmatched) {
+            Ok(()) => report.ok("database", format!("{shown} does not exist yet; the first start makes it")),
+            Err(error) => report.error("database", &error),
         }
         return Examined::Missing;
     }

@@ -234,9 +234,13 @@ fn nobody_answers(subject: &str, broker: &BrokerConfig) -> anyhow::Error {
 fn meant(subject: &str, broker: &BrokerConfig, config: &Config) -> Option<String> {
     let mut known = broker::query_subjects(broker).unwrap_or_default();
     known.extend(config.queries.iter().map(|query| query.subject.clone()));
+    // Then it is not misspelt.
+    if known.iter().any(|known| known == subject) {
+        return None;
+    }
     known.sort();
     known.dedup();
-    let meant = did_you_mean(subject, known.iter().map(String::as_str).filter(|known| *known != subject));
+    let meant = did_you_mean(subject, known.iter().map(String::as_str));
     (!meant.is_empty()).then_some(meant)
 }
 

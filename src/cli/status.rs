@@ -65,7 +65,9 @@ impl Unanswered {
         let path = std::path::absolute(database).unwrap_or_else(|_| database.to_owned());
         let path = path.display();
         match (error, Lock::phase(database)) {
-            (AskError::Failed(reason), _) => Self { state: "failed", summary: reason, status: 2 },
+            (AskError::NoAnswer(reason) | AskError::Failed(reason), _) => {
+                Self { state: "failed", summary: reason, status: 2 }
+            }
             (AskError::NobodyRuns(_), None) => {
                 let summary = format!("no collector uses {path}; {} starts one", hint::command("run"));
                 Self { state: "absent", summary, status: 3 }

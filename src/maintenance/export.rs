@@ -163,7 +163,9 @@ fn select(config: &Config, source: &ExportSource, reader: &Reader) -> Result<Sel
         Ok(Some(table)) => table,
         Ok(None) => {
             let all = reader.table_names()?;
-            return Err(refused(format!("there is no table {name}; the tables are {}", all.join(", "))));
+            let others =
+                if all.is_empty() { "and no other".into() } else { format!("; the tables are {}", all.join(", ")) };
+            return Err(refused(format!("there is no table {name}{others}")));
         }
         Err(error @ Error::Database { fault: DatabaseFault::Statement, .. }) => {
             return Err(error.with_remedy(format!("export a query of it: SELECT * FROM {name}")));

@@ -25,7 +25,10 @@ pub enum AskError {
     /// No collector uses the database, or one that has no socket. The text says where was looked.
     #[error("no collector listens at {0}")]
     NobodyRuns(String),
-    /// The collector cannot be asked, or did not answer in time.
+    /// The collector did not answer in time.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// The collector cannot be asked, or its answer cannot be read.
     #[error("{0}")]
     Failed(String),
 }
@@ -77,7 +80,7 @@ fn ask_socket(path: &Path, target: &str, timeout: Duration) -> Result<Answer, As
         read_until(&mut stream, until, |stream, left| stream.set_read_timeout(Some(left)))
     });
     let bytes = asked.map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => AskError::Failed(format!("{shown}: no answer in {timeout:?}")),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => AskError::NoAnswer(format!("{shown}: no answer in {timeout:?}")),
         _ => AskError::Failed(format!("{shown}: {error}")),
     })?;
     parse(&bytes).ok_or_else(|| AskError::Failed(format!("{shown}: the answer is not HTTP")))

@@ -239,7 +239,9 @@ fn wrong_key(line: &[u8], error: &serde_json::Error) -> String {
         return format!("it is not valid JSON, at column {}", error.column());
     };
     if let Some(unknown) = keys.keys().find(|key| !KEYS.contains(&&***key)) {
-        return format!("there is no key {unknown:?}; the keys are subject, payload and headers");
+        return format!(
+            "there is no key {unknown:?}; the keys are subject, payload and headers, and id, stream, sequence and published_us of an export"
+        );
     }
     if let Some(missing) = NEEDED.iter().find(|key| !keys.contains_key(**key)) {
         return format!("{missing:?} is missing");
@@ -251,9 +253,9 @@ fn wrong_key(line: &[u8], error: &serde_json::Error) -> String {
         (_, Some(headers), _) if !is_headers(headers) => {
             "\"headers\" is not an object whose values are texts or lists of texts".into()
         }
-        (.., Some(time)) if !is_whole(time) => "\"published_us\" is not a whole number".into(),
+        (.., Some(time)) if !is_whole(time) => "\"published_us\" is not a whole number of 64 bits".into(),
         _ if keys.get("sequence").is_some_and(|given| serde_json::from_str::<Option<u64>>(given.get()).is_err()) => {
-            "\"sequence\" is not a whole number".into()
+            "\"sequence\" is not a whole number of 64 bits".into()
         }
         _ if keys.get("stream").is_some_and(|given| serde_json::from_str::<Option<String>>(given.get()).is_err()) => {
             "\"stream\" is not text".into()
@@ -391,8 +393,11 @@ mod tests {
                 br#"{"subject": "a", "header": {}}"#,
                 ": there is no key \"header\"; the keys are subject, payload and headers",
             ),
-            (br#"{"subject": "a", "payload": "", "published_us": "x"}"#, ": \"published_us\" is not a whole number"),
-            (br#"{"subject": "a", "payload": "", "sequence": "x"}"#, ": \"sequence\" is not a whole number"),
+            (
+                br#"{"subject": "a", "payload": "", "published_us": "x"}"#,
+                ": \"published_us\" is not a whole number of 64 bits",
+            ),
+            (br#"{"subject": "a", "payload": "", "sequence": "x"}"#, ": \"sequence\" is not a whole number of 64 bits"),
             (br#"{"subject": "a", "payload": "", "stream": 7}"#, ": \"stream\" is not text"),
             (
                 br#"{"subject": "a", "payload": "", "headers": {"Nats-Msg-Id": ["7", "8"]}}"#,

@@ -305,7 +305,7 @@ fn a_disk_without_room_is_critical_before_it_is_full() {
     has(&fixture.check(1, &["--offline", "--disk-warning", "1EiB"]), "warning", "disk", "make room");
     has(&fixture.check(2, &["--offline", "--disk-critical", "1EiB"]), "critical", "disk", "make room");
     fixture.with("path = \"a.db\"", "path = \"nowhere/a.db\"");
-    has(&fixture.offline(2), "critical", "database", "there is no such directory");
+    has(&fixture.offline(2), "critical", "database", "does not exist; make it (mkdir -p ");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::support::collector::{Collector, catchment, output, stderr};
 use crate::support::fixture::Fixture;
-use crate::support::http::{Observed, on_socket};
+use crate::support::http::{Answer, Observed, on_socket};
 use crate::support::{eventually, eventually_within, oracle};
 
 fn observed(fixture: &Fixture) -> (Collector, Observed) {
@@ -239,6 +239,26 @@ fn a_slow_request_is_ended_and_its_client_told() {
     let mut nothing = Vec::new();
     idle.read_to_end(&mut nothing).expect("reads");
     assert_eq!(nothing, b"");
+    assert!(collector.stop().success());
+}
+
+#[test]
+fn a_client_that_has_sent_its_request_and_sends_no_more_is_answered() {
+    let fixture = Fixture::new();
+    let (collector, observed) = observed(&fixture);
+    let answer = |request: &[u8]| {
+        let mut client = observed.connect().expect("connects");
+        client.write_all(request).expect("writes");
+        client.shutdown(std::net::Shutdown::Write).expect("ends");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).expect("reads");
+        answer
+    };
+    for _ in 0..20 {
+        let whole = answer(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(Answer::parse(&whole).map(|answer| answer.status), Some(200), "{whole:?}");
+    }
+    assert_eq!(answer(b"GET /healthz HTTP/1.1\r\n"), b"", "it is no request");
     assert!(collector.stop().success());
 }
 

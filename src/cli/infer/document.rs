@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// A value. What is in an array is not kept.
 #[derive(Debug, PartialEq)]
@@ -42,10 +43,32 @@ impl Kind {
     }
 }
 
+/// Objects deeper than this are taken as if they had no fields: nobody makes columns of them.
+const DEEPEST: usize = 32;
+
 impl Document {
     /// Reads JSON. `None` if it is none.
     pub fn read(json: &[u8]) -> Option<Self> {
-        serde_json::from_slice(json).ok()
+        Self::of(serde_json::from_slice(json).ok()?, DEEPEST)
+    }
+
+    fn of(value: &RawValue, depth: usize) -> Option<Self> {
+        let json = value.get();
+        let scalar = |kind, text: String| Some(Self::Scalar { kind, text });
+        match json.as_bytes().first()? {
+            b'n' => Some(Self::Null),
+            b't' | b'f' => scalar(Kind::Boolean, json.into()),
+            b'[' => Some(Self::Array),
+            b'{' if depth == 0 => Some(Self::Object(Vec::new())),
+            b'{' => {
+                let Members(members) = serde_json::from_str(json).ok()?;
+                let fields = members.into_iter().map(|(name, value)| Some((name, Self::of(value, depth - 1)?)));
+                fields.collect::<Option<_>>().map(Self::Object)
+            }
+            // Without escapes that are not needed.
+            b'"' => scalar(Kind::Text, serde_json::to_string(&serde_json::from_str::<String>(json).ok()?).ok()?),
+            _ => scalar(kind_of_number(json), json.into()),
+        }
     }
 
     /// Its type; `None` for null.
@@ -59,56 +82,41 @@ impl Document {
     }
 }
 
-impl<'de> Deserialize<'de> for Document {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(DocumentVisitor)
+/// The type as which a route binds a number.
+fn kind_of_number(number: &str) -> Kind {
+    let is_whole = number.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit());
+    let fits = if is_whole { number.parse::<i64>().is_ok() } else { number.parse::<f64>().is_ok_and(f64::is_finite) };
+    match (fits, is_whole) {
+        (false, _) => Kind::Text,
+        (true, true) => Kind::Integer,
+        (true, false) => Kind::Real,
     }
 }
 
-struct DocumentVisitor;
+/// The members of an object, in their order.
+struct Members<'de>(Vec<(String, &'de RawValue)>);
 
-impl<'de> Visitor<'de> for DocumentVisitor {
-    type Value = Document;
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
+        f.write_str("an object")
     }
 
-    fn visit_unit<E>(self) -> Result<Document, E> {
-        Ok(Document::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Document, E> {
-        Ok(Document::Scalar { kind: Kind::Boolean, text: value.to_string() })
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Document, E> {
-        Ok(Document::Scalar { kind: Kind::Integer, text: value.to_string() })
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Document, E> {
-        Ok(Document::Scalar { kind: Kind::Integer, text: value.to_string() })
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Document, E> {
-        Ok(Document::Scalar { kind: Kind::Real, text: format!("{value:?}") })
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Document, E> {
-        Ok(Document::Scalar { kind: Kind::Text, text: serde_json::to_string(text).unwrap_or_default() })
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Document, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Document::Array)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Document, A::Error> {
-        let mut object: Vec<(String, Document)> = Vec::new();
-        while let Some((name, value)) = fields.next_entry::<String, Document>()? {
-            object.push((name, value));
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Members<'de>, A::Error> {
+        let mut all = Vec::new();
+        while let Some(member) = members.next_entry()? {
+            all.push(member);
         }
-        Ok(Document::Object(object))
+        Ok(Members(all))
     }
 }
 
@@ -132,5 +140,22 @@ mod tests {
         assert_eq!(kinds, expected);
         assert_eq!(fields[3].1, Document::Scalar { kind: Kind::Text, text: "\"\\u001b\"".into() });
         assert_eq!((Document::read(b"no"), Document::read(b"[1] 2")), (None, None));
+    }
+
+    #[test]
+    fn values_have_the_type_as_which_a_route_binds_them() {
+        for (json, kind) in [
+            ("-0", Kind::Integer),
+            ("9223372036854775807", Kind::Integer),
+            ("9223372036854775808", Kind::Text),
+            ("123456789012345678901234567890", Kind::Text),
+            ("1e999", Kind::Text),
+            ("1E2", Kind::Real),
+            ("-1.5", Kind::Real),
+        ] {
+            assert_eq!(Document::read(json.as_bytes()), Some(Document::Scalar { kind, text: json.into() }));
+        }
+        let deep = "{\"a\":".repeat(100_000) + "1" + &"}".repeat(100_000);
+        assert_eq!(Document::read(deep.as_bytes()).and_then(|document| document.kind()), Some(Kind::Object));
     }
 }

@@ -10,6 +10,7 @@ use crate::binding::{Envelope, Fields as Values, Parameters, Value};
 use crate::broker::StreamMessage;
 use crate::cli::identifier::identifier;
 use crate::config::Codec;
+use crate::input_format::bytes_without_byte_order_mark;
 use crate::pipeline::{Mark, SingleEvent};
 use crate::subject::Filter;
 
@@ -197,7 +198,7 @@ fn document(event: &SingleEvent, codec: Option<Codec>) -> Option<Document> {
 
 /// Whether a payload begins like an object of JSON or a map of MessagePack.
 fn begins_object(payload: &[u8]) -> bool {
-    matches!(payload.trim_ascii_start().first(), Some(b'{' | 0x80..=0x8f | 0xde | 0xdf))
+    matches!(bytes_without_byte_order_mark(payload).trim_ascii_start().first(), Some(b'{' | 0x80..=0x8f | 0xde | 0xdf))
 }
 
 /// A name for the table of these subjects.

@@ -120,17 +120,27 @@ fn restore() {
     let _ = disable_raw_mode();
 }
 
-/// The meaning of what was typed. An arrow key begins with Escape too, and has none.
-fn key_of(typed: &[u8]) -> Option<Key> {
-    if let [0x1b, _, ..] = typed {
-        return None;
+/// The meaning of what was typed. Of several keys the one that ends counts, else the first.
+fn key_of(mut typed: &[u8]) -> Option<Key> {
+    let mut found = None;
+    while let [first, rest @ ..] = typed {
+        let (key, rest) = match (first, rest) {
+            // An arrow, for example, which has no meaning: it begins with Escape too.
+            (0x1b, [b'[', rest @ ..]) => {
+                let end = rest.iter().position(|byte| (0x40..=0x7e).contains(byte));
+                (None, end.map_or(&[][..], |end| &rest[end + 1..]))
+            }
+            (0x1b, [b'O', _, rest @ ..]) => (None, rest),
+            (0x1b, [_, rest @ ..]) => (None, rest),
+            (b'q' | b'Q' | 0x03 | 0x04 | 0x1b, _) => return Some(Key::Quit),
+            (0x1a, rest) => (Some(Key::Suspend), rest),
+            (0x0c, rest) => (Some(Key::Redraw), rest),
+            (_, rest) => (None, rest),
+        };
+        found = found.or(key);
+        typed = rest;
     }
-    typed.iter().find_map(|byte| match byte {
-        b'q' | b'Q' | 0x03 | 0x04 | 0x1b => Some(Key::Quit),
-        0x1a => Some(Key::Suspend),
-        0x0c => Some(Key::Redraw),
-        _ => None,
-    })
+    found
 }
 
 #[cfg(test)]
@@ -139,11 +149,11 @@ mod tests {
 
     #[test]
     fn only_some_keys_have_a_meaning() {
-        for typed in [&b"q"[..], b"xQ", b"\x03", b"\x1b", b"\x04"] {
+        for typed in [&b"q"[..], b"xQ", b"\x03", b"\x1b", b"\x04", b"\x0cq", b"\x1b[Bq", b"\x1b[1;5CxQ", b"\x1bOAq"] {
             assert_eq!(key_of(typed), Some(Key::Quit), "{typed:?}");
         }
         assert_eq!((key_of(b"\x1a"), key_of(b"\x0c")), (Some(Key::Suspend), Some(Key::Redraw)));
-        for typed in [&b"\x1b[A"[..], b"x", b"\x1bOq", b" "] {
+        for typed in [&b"\x1b[A"[..], b"x", b"\x1bq", b"\x1b[", b" "] {
             assert_eq!(key_of(typed), None, "{typed:?}");
         }
     }

@@ -98,11 +98,13 @@ impl Connection {
         let is_first = bytes.is_empty();
         let mut part = [0; 2048];
         let mut has_end = false;
+        let mut is_last = false;
         loop {
             match self.stream.read(&mut part) {
+                // The client has sent everything. It may still wait for the answer.
                 Ok(0) => {
-                    self.state = State::Over;
-                    return;
+                    is_last = true;
+                    break;
                 }
                 Ok(read) => {
                     // A request ends with an empty line, whose last byte is a line feed.
@@ -125,9 +127,10 @@ impl Connection {
         } else if has_end || is_first {
             Request::parse(bytes)
         } else {
-            return;
+            Ok(None)
         };
         match parsed {
+            Ok(None) if is_last => self.state = State::Over,
             Ok(None) => {}
             Ok(Some(mut request)) => {
                 request.is_of_owner = self.is_of_owner;
