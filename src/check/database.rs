@@ -12,7 +12,7 @@ use crate::config::{BrokerConfig, Config, Mode};
 use crate::counted;
 use crate::error::Error;
 use crate::hint;
-use crate::store::{Database, FileSizes, Inspection, file_beside};
+use crate::store::{Database, FileSizes, Inspection, Routes, file_beside};
 
 /// A write-ahead log larger than this: a reader keeps it from being reset.
 const LARGE_WAL: ByteSize = ByteSize::mib(256);
@@ -35,7 +35,7 @@ pub(super) fn check(
     let path = &config.database.path;
     let shown = path.display();
     if !path.exists() {
-        match Database::must_not_be_of_others(&config.database, &config.routes, config.unmatched) {
+        match Database::must_be_usable(&config.database, &Routes::default()) {
             Ok(()) => report.ok("database", format!("{shown} does not exist yet; the first start makes it")),
             Err(error) => report.error("database", &error),
         }

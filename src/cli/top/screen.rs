@@ -130,8 +130,7 @@ fn key_of(mut typed: &[u8]) -> Option<Key> {
                 let end = rest.iter().position(|byte| (0x40..=0x7e).contains(byte));
                 (None, end.map_or(&[][..], |end| &rest[end + 1..]))
             }
-            (0x1b, [b'O', _, rest @ ..]) => (None, rest),
-            (0x1b, [_, rest @ ..]) => (None, rest),
+            (0x1b, [b'O', _, rest @ ..] | [_, rest @ ..]) => (None, rest),
             (b'q' | b'Q' | 0x03 | 0x04 | 0x1b, _) => return Some(Key::Quit),
             (0x1a, rest) => (Some(Key::Suspend), rest),
             (0x0c, rest) => (Some(Key::Redraw), rest),
