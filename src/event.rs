@@ -88,12 +88,17 @@ impl Event {
         &self.payload
     }
 
-    /// The size in bytes that counts against a recorder's buffer: subject, payload and headers. Each header counts 128 bytes more
-    /// than its name and value, for the memory it takes.
+    /// The size in bytes that counts against a recorder's buffer: subject, payload and headers, the identity among them. Each header
+    /// counts 128 bytes more than its name and value, for the memory it takes.
     #[must_use]
     pub fn size(&self) -> usize {
-        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        size(&self.subject, headers, &self.payload) + self.id.as_ref().map_or(0, String::len)
+        size(&self.subject, self.all_headers(), &self.payload)
+    }
+
+    /// The headers as they are stored: the identity too, where one was given.
+    pub(crate) fn all_headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let id = self.id.as_deref().map(|id| (event_id::HEADER, id));
+        id.into_iter().chain(self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
     /// Checks for everything that a server, a client or the database could not process. Recorders call this. Does not block. Refused are:

@@ -40,7 +40,6 @@ use crate::broker::StreamMessage;
 use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
-use crate::event_id;
 use crate::new_file::folder_of;
 use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, SingleEvent, Sink};
 pub use crate::record::MemoryRecorder;
@@ -242,9 +241,7 @@ impl TestDatabase {
             self.batch.begin(Arc::clone(&self.epoch), self.last);
         }
         self.last = Mark { sequence: self.last.sequence + 1, published_ns: nanoseconds(published) };
-        let id = event.given_id().map(|id| (event_id::HEADER, id));
-        let headers = event.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(id);
-        self.batch.push(self.last, event.subject(), headers, event.payload());
+        self.batch.push(self.last, event.subject(), event.all_headers(), event.payload());
     }
 
     fn commit(&mut self, outcome: &mut Outcome) -> Result<(), Error> {

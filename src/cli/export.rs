@@ -10,7 +10,7 @@ use super::quantities::{filter, time_us};
 use super::settings::{DatabaseArgs, Settings};
 use super::task_progress::TaskProgress;
 use super::values::{counted, printable};
-use crate::maintenance::{self, ExportFormat, ExportOptions, ExportReport, ExportSource, ExportTarget};
+use crate::maintenance::{self, ExportFormat, ExportOptions, ExportReport, ExportSource, ExportTable, ExportTarget};
 use crate::subject::Filter;
 
 /// Write the rows of a table or of a query into a file, as JSON lines or CSV
@@ -92,12 +92,11 @@ impl Export {
         let options = ExportOptions { format, replace: self.force };
         let source = match self.query {
             Some(sql) => ExportSource::Query(sql),
-            None => ExportSource::Table {
-                name: self.table,
-                subject: self.subject,
-                since_us: self.since,
-                condition: self.condition,
-            },
+            None => {
+                let mut table = ExportTable::new(self.table);
+                (table.subject, table.since_us, table.condition) = (self.subject, self.since, self.condition);
+                ExportSource::Table(table)
+            }
         };
         let progress = TaskProgress::new()?;
         if self.output == Path::new("-") {

@@ -10,7 +10,7 @@ use super::settings::{DatabaseArgs, Settings};
 use super::task_progress::TaskProgress;
 use crate::counted;
 use crate::error::Error;
-use crate::maintenance::{self, RetainOptions};
+use crate::maintenance;
 
 /// Delete the rows that [retention] does not keep, once; or show what it would delete
 ///
@@ -54,8 +54,7 @@ impl Retain {
             return Ok(output.flush()?);
         }
         let progress = TaskProgress::new()?;
-        let (database, options) = (&config.database, RetainOptions::default());
-        let retained = maintenance::retain(database, &config.retention, &options, &|now| progress.report(now));
+        let retained = maintenance::retain(&config.database, &config.retention, &|now| progress.report(now));
         let interrupted = || "interrupted: what was deleted so far stays deleted".to_owned();
         let done = progress.end_as(retained, interrupted, |error| settings.with_line(error, &config).into())?;
         let mut output = Output::optional();

@@ -56,11 +56,12 @@ pub struct BackupReport {
 /// the file exists, is no regular file, is the database itself, or its disk is full. [`Error::Cancelled`]. After any error there is no
 /// new file, and one that was to be replaced is as before.
 pub fn backup(
-    database: &Path,
-    to: &Path,
+    database: impl AsRef<Path>,
+    to: impl AsRef<Path>,
     options: &BackupOptions,
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<BackupReport, Error> {
+    let (database, to) = (database.as_ref(), to.as_ref());
     let began = Instant::now();
     must_be_no_file_of(database, to)?;
     let file = NewFile::create(to, options.replace)?;

@@ -29,19 +29,8 @@ const THREAD: &str = "catchment-export";
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ExportSource {
-    /// Rows of a table, in the order of their numbers.
-    #[non_exhaustive]
-    Table {
-        /// The table.
-        name: String,
-        /// Only rows of events on this subject: by the column that a route fills with `:subject`, else by column `subject`.
-        subject: Option<Filter>,
-        /// Only rows of events published at this time or later, in microseconds since 1970: by the column that a route fills with
-        /// `:published_us` or `:published_s`, else by column `published_us`.
-        since_us: Option<i64>,
-        /// Only rows for which this SQL expression is true.
-        condition: Option<String>,
-    },
+    /// Rows of a table.
+    Table(ExportTable),
     /// The rows of one statement that reads.
     Query(String),
 }
@@ -50,7 +39,30 @@ impl ExportSource {
     /// All rows of a table.
     #[must_use]
     pub fn table(name: impl Into<String>) -> Self {
-        Self::Table { name: name.into(), subject: None, since_us: None, condition: None }
+        Self::Table(ExportTable::new(name))
+    }
+}
+
+/// A table, and which of its rows are exported, in the order of their numbers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ExportTable {
+    /// The table.
+    pub name: String,
+    /// Only rows of events on this subject: by the column that a route fills with `:subject`, else by column `subject`.
+    pub subject: Option<Filter>,
+    /// Only rows of events published at this time or later, in microseconds since 1970: by the column that a route fills with
+    /// `:published_us` or `:published_s`, else by column `published_us`.
+    pub since_us: Option<i64>,
+    /// Only rows for which this SQL expression is true.
+    pub condition: Option<String>,
+}
+
+impl ExportTable {
+    /// All rows of this table.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), subject: None, since_us: None, condition: None }
     }
 }
 
@@ -157,7 +169,7 @@ fn select(config: &Config, source: &ExportSource, reader: &Reader) -> Result<Sel
     let refused = |detail: String| Error::database(DatabaseFault::Statement, &config.database.path, detail);
     let (name, subject, since_us, condition) = match source {
         ExportSource::Query(sql) => return Ok(Selected { sql: sql.clone(), are_events: false, database }),
-        ExportSource::Table { name, subject, since_us, condition } => (name, subject, since_us, condition),
+        ExportSource::Table(ExportTable { name, subject, since_us, condition }) => (name, subject, since_us, condition),
     };
     let table = match reader.row_table(name) {
         Ok(Some(table)) => table,

@@ -72,12 +72,12 @@ pub struct ImportReport {
 /// [`Error::Config`], [`Error::Migration`], [`Error::Database`]. [`Error::Cancelled`]. What was stored before the error stays stored.
 pub fn import(
     config: &Config,
-    file: &Path,
+    file: impl AsRef<Path>,
     options: &ImportOptions,
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<ImportReport, Error> {
     let mut report = None;
-    import_reporting(config, file, options, progress, &mut report)?;
+    import_reporting(config, file.as_ref(), options, progress, &mut report)?;
     Ok(report.unwrap_or_default())
 }
 

@@ -6,7 +6,7 @@
 //! use std::ops::ControlFlow;
 //!
 //! let options = BackupOptions::default();
-//! let report = maintenance::backup("events.db".as_ref(), "backup.db".as_ref(), &options, &|_| ControlFlow::Continue(()))?;
+//! let report = maintenance::backup("events.db", "backup.db", &options, &|_| ControlFlow::Continue(()))?;
 //! for position in &report.positions {
 //!     println!("stream {} up to sequence {}", position.stream, position.sequence);
 //! }
@@ -31,13 +31,13 @@ pub use crate::store::{Compacted, RetentionForecast, StreamPosition, VerifyCount
 pub use crate::task::Progress;
 pub use backup::{BackupOptions, BackupReport, backup};
 pub use compact::{CompactOptions, compact};
-pub use export::{ExportOptions, ExportReport, ExportSource, ExportTarget, export};
+pub use export::{ExportOptions, ExportReport, ExportSource, ExportTable, ExportTarget, export};
 pub use export_format::ExportFormat;
 pub use gaps::{EpochPosition, GapRange, GapState, GapsOptions, GapsReport, gaps};
 pub use import::{BadLines, ImportOptions, ImportReport, import};
 pub use replay::{ReplayEnd, ReplayOptions, ReplayReport, ReplayStart, replay};
 pub use restore::{RestoreOptions, RestoreReport, restore};
-pub use retain::{RetainOptions, retain, retention_forecast};
+pub use retain::{retain, retention_forecast};
 pub use verify::{Finding, Findings, TableCount, VerifyOptions, VerifyReport, verify};
 
 pub(crate) use import::import_reporting;

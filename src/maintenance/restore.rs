@@ -59,11 +59,11 @@ pub struct RestoreReport {
 /// there is no backup, or the disk is full. [`Error::Cancelled`]. After any error the old database is in its place.
 pub fn restore(
     database: &DatabaseConfig,
-    backup: &Path,
+    backup: impl AsRef<Path>,
     options: &RestoreOptions,
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<RestoreReport, Error> {
-    let path = &database.path;
+    let (path, backup) = (&database.path, backup.as_ref());
     must_be_a_backup(path, backup)?;
     let lock = Lock::take_to_replace(path)?;
     let logs = ["-wal", "-shm"].map(|ending| file_beside(backup, ending));

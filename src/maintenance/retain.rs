@@ -10,11 +10,6 @@ use crate::pipeline::Signal;
 use crate::store::{Database, Lock, RetentionFigures, RetentionForecast, RetentionStatus, Routes, forecast_retention};
 use crate::task::{Progress, Task, run_beside};
 
-/// How to apply `[retention]` once. It has no fields yet: later ones will not change the function's arguments.
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct RetainOptions {}
-
 /// Deletes the rows that the rules do not keep, as a running collector does it every minute, and gives free pages back to the file
 /// system. Blocks until that is done. Other programs may read and write meanwhile: it works in small transactions. Applies no migrations.
 ///
@@ -26,7 +21,6 @@ pub struct RetainOptions {}
 pub fn retain(
     database: &DatabaseConfig,
     rules: &RetentionConfig,
-    _options: &RetainOptions,
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<RetentionStatus, Error> {
     rules.validate()?;

@@ -16,7 +16,6 @@ use super::{FailureReason, FlushError, Overflow, RecordError};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
-use crate::event_id;
 use crate::pipeline::{Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Problem, Refusal, Sink};
 use crate::unix_time::now_ns;
 
@@ -125,7 +124,7 @@ impl CommitQueue {
             open.begin(Arc::clone(&self.epoch), *last);
         }
         *last = Mark { sequence: last.sequence + 1, published_ns: now_ns() };
-        open.push(*last, event.subject(), headers(event), event.payload());
+        open.push(*last, event.subject(), event.all_headers(), event.payload());
         let number = last.sequence;
         taken(number);
         drop(state);
@@ -337,12 +336,6 @@ impl State {
             (None, _, None) => FailureReason::Closed,
         }
     }
-}
-
-/// The headers as they are stored, the identity included where one was given.
-pub(super) fn headers(event: &Event) -> impl Iterator<Item = (&str, &str)> {
-    let id = event.given_id().map(|id| (event_id::HEADER, id));
-    id.into_iter().chain(event.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
 /// Dropped when the intake or a sink has ended, panics included. After the last one nothing more is committed, and no thread goes on

@@ -250,7 +250,15 @@ impl SpooledRecorderConfig {
             let detail = "is Stream: after an outage, a stream alone does not recognise an event that is sent again";
             return Err(Error::config("identity", detail).with_remedy("set it to Both, Database or Payload"));
         }
-        self.database().validate()?;
+        // Here they are no settings of a database.
+        let of_spool = |error| match error {
+            Error::Config { key, detail, remedy } => {
+                let key = key.strip_prefix("database.").unwrap_or(&key).to_owned();
+                Error::Config { key, detail, remedy }
+            }
+            other => other,
+        };
+        self.database().validate().map_err(of_spool)?;
         self.batch.validate()?;
         self.publishing().validate()
     }

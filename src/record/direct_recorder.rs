@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use super::commit_queue;
 use super::grouped_commits::GroupedCommits;
 use super::receipt::in_database;
 use super::recorder::{DROP_TIMEOUT, Sealed};
@@ -163,7 +162,7 @@ impl PerEvent {
         let writer = self.writer.read();
         let committed = writer.as_ref().map(|writer| {
             let (subject, payload) = (event.subject(), event.payload());
-            writer.commit(now_ns(), subject, commit_queue::headers(event), payload)
+            writer.commit(now_ns(), subject, event.all_headers(), payload)
         });
         drop(writer);
         self.under_way.fetch_sub(1, Ordering::Relaxed);
@@ -197,7 +196,7 @@ impl Recorder for DirectRecorder {
             },
             WriteMode::Grouped(grouped) => match grouped.enqueue(&event) {
                 Ok(number) => {
-                    let is_dropped = self.routes.drops(event.subject(), commit_queue::headers(&event));
+                    let is_dropped = self.routes.drops(event.subject(), event.all_headers());
                     Ok(Receipt::in_commit_queue(Arc::clone(grouped.queue()), number, is_dropped, event))
                 }
                 Err(reason) => Err(RecordError::new(event, reason)),

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::commit_queue;
 use super::config::broker_at;
 use super::forwarding::{ForwardOptions, ForwardProgress, Forwarding};
 use super::grouped_commits::GroupedCommits;
@@ -254,7 +253,7 @@ impl Recorder for SpooledRecorder {
         }
         let timeout = if let Overflow::Block(timeout) = self.overflow { timeout } else { DISK_TIMEOUT };
         let until = deadline::after(timeout);
-        let bytes = event::size(event.subject(), commit_queue::headers(&event), event.payload()) as u64;
+        let bytes = event.size() as u64;
         if let Err(reason) = self.room.take(bytes, self.overflow) {
             let reason = match reason {
                 // The reason why the pipeline ended is known there.
