@@ -90,13 +90,12 @@ impl Export {
             Format::Csv => ExportFormat::Csv,
         };
         let options = ExportOptions { format, replace: self.force };
-        let source = match self.query {
-            Some(sql) => ExportSource::Query(sql),
-            None => {
-                let mut table = ExportTable::new(self.table);
-                (table.subject, table.since_us, table.condition) = (self.subject, self.since, self.condition);
-                ExportSource::Table(table)
-            }
+        let source = if let Some(sql) = self.query {
+            ExportSource::Query(sql)
+        } else {
+            let mut table = ExportTable::new(self.table);
+            (table.subject, table.since_us, table.condition) = (self.subject, self.since, self.condition);
+            ExportSource::Table(table)
         };
         let progress = TaskProgress::new()?;
         if self.output == Path::new("-") {

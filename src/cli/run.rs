@@ -92,8 +92,7 @@ pub struct Run {
 impl Run {
     /// Collects until stopped, or drained.
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
-        let mut signals = Signals::catch()?;
-        signals.catch_reload()?;
+        let signals = Signals::catch_with_reload()?;
         if self.end_with_input {
             signals.end_with_input()?;
         }

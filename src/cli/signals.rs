@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM: the first requests an orderly stop, the second ends the process at once. SIGHUP requests a reload where that
-//! is possible.
+//! SIGINT, SIGTERM and SIGHUP: the first requests an orderly stop, the second ends the process at once. In a collector SIGHUP requests a
+//! reload instead.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -31,10 +31,15 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches both signals from now on.
+    /// Catches the signals from now on: SIGHUP too, which comes when the terminal is closed, unless this process is to ignore it (`nohup`).
     pub fn catch() -> anyhow::Result<Self> {
+        let ending = [SIGINT, SIGTERM, SIGHUP];
+        Self::ended_by(if is_ignored(SIGHUP) { &ending[..2] } else { &ending })
+    }
+
+    fn ended_by(signals: &[i32]) -> anyhow::Result<Self> {
         let (asked, last) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        for signal in [SIGINT, SIGTERM] {
+        for &signal in signals {
             let number = usize::try_from(signal).unwrap_or_default();
             // The first is registered first, so that the flag is not set yet when the first signal arrives.
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))
@@ -45,12 +50,12 @@ impl Signals {
         Ok(Self { asked, signal: last, reload: Arc::default(), had_terminal: false })
     }
 
-    /// Catches SIGHUP too, as a request for a reload. When the terminal of the process is closed, the system sends the same signal: that
-    /// is a request to stop.
-    pub fn catch_reload(&mut self) -> anyhow::Result<()> {
-        self.had_terminal = has_terminal();
-        flag::register(SIGHUP, Arc::clone(&self.reload)).context("cannot catch signals")?;
-        Ok(())
+    /// Catches the signals, with SIGHUP as a request for a reload. When the terminal of the process is closed, the system sends the same
+    /// signal: that is a request to stop.
+    pub fn catch_with_reload() -> anyhow::Result<Self> {
+        let signals = Self { had_terminal: has_terminal(), ..Self::ended_by(&[SIGINT, SIGTERM])? };
+        flag::register(SIGHUP, Arc::clone(&signals.reload)).context("cannot catch signals")?;
+        Ok(signals)
     }
 
     /// Whether a reload was requested since the last call.
@@ -88,13 +93,20 @@ impl Signals {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// The exit status of a command that a signal ended before it was done, as shells report it: 130 for SIGINT, 143 for SIGTERM, 129 where the
-    /// terminal was closed.
+    /// The exit status of a command that a signal ended before it was done, as shells report it: 130 for SIGINT, 143 for SIGTERM, 129 for
+    /// SIGHUP and where the terminal was closed.
     /// `None` where no signal has arrived.
     pub fn interrupted(&self) -> Option<ExitStatus> {
         let signal = u8::try_from(self.signal.load(Ordering::Relaxed)).ok().filter(|signal| *signal > 0)?;
         Some(ExitStatus(128 + signal))
     }
+}
+
+/// Whether this process was started to ignore a signal. Where the system does not tell, it counts as ignored.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// A terminal that was closed is none.

@@ -80,7 +80,23 @@ fn id(path: &Path) -> io::Result<(u64, u64)> {
 
 /// Connects to a socket.
 pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
-    with_short(path, UnixStream::connect)
+    if path.as_os_str().len() <= LONGEST || !Path::new("/proc/self/fd").exists() {
+        return UnixStream::connect(path);
+    }
+    connect_by_descriptor(path)
+}
+
+/// Linux leads from here to the socket, however long its name is.
+#[cfg(target_os = "linux")]
+fn connect_by_descriptor(path: &Path) -> io::Result<UnixStream> {
+    use rustix::fs::{Mode, OFlags};
+    let socket = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    UnixStream::connect(Path::new("/proc/self/fd").join(socket.as_raw_fd().to_string()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn connect_by_descriptor(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path)
 }
 
 /// Calls `act` with a path to this socket that is short enough for one. On Linux a longer path is reached through its open folder.
@@ -154,6 +170,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let deep = folder.path().join("d".repeat(200));
         std::fs::create_dir(&deep).expect("a folder");
+        talks(&OwnSocket::bind(&deep.join("n".repeat(250))).expect("binds"));
         let socket = OwnSocket::bind(&deep.join("a.db.sock")).expect("binds");
         talks(&socket);
         let path = socket.path.clone();

@@ -25,7 +25,7 @@ use super::ledger;
 use super::migrations;
 use super::new_database::{make, remove_if_unused};
 use super::pool::{ConnectionManager, WriteConnection};
-use super::precheck::{must_be_usable, must_not_be_of_others};
+use super::precheck::{must_be_usable, must_be_writable, must_not_be_of_others};
 use super::queries::Queries;
 use super::route_switch::{ActiveRoutes, CheckedRoutes, RouteSwitch};
 use super::routes::Routes;
@@ -170,6 +170,7 @@ impl Database {
         }
         must_have_one_name(path)?;
         must_be_usable(config, routes)?;
+        must_be_writable(path)?;
         make(path, config.permissions);
         // One connection is opened directly first: a pool reports every problem as a time-out.
         let manager = ConnectionManager::new(config, routes.statements());

@@ -175,8 +175,12 @@ impl Lock {
         let mut has_tried = false;
         let path = file_beside(database, ".lock");
         let unwritable = |source: std::io::Error| {
+            let remedy = match source.kind() {
+                ErrorKind::StorageFull => "make room on its disk",
+                _ => "check that the directory exists and can be written",
+            };
             lock_error(database, format!("cannot lock it with {}: {source}", path.display()), source)
-                .with_remedy("check that the directory exists and can be written")
+                .with_remedy(remedy)
         };
         loop {
             let (mut file, made_file) = open_or_make(&path).map_err(unwritable)?;
@@ -193,8 +197,13 @@ impl Lock {
                     let lock = Self { file, id, database, made_file, had_no_database, is_of_core, purpose, reloads };
                     held.push(id);
                     drop(held);
-                    lock.write(phase).map_err(unwritable)?;
-                    return Ok(lock);
+                    return match lock.write(phase) {
+                        Ok(()) => Ok(lock),
+                        Err(error) => {
+                            lock.withdraw();
+                            Err(unwritable(error))
+                        }
+                    };
                 }
                 Err(TryLockError::WouldBlock) => {
                     let is_own = held.contains(&id);

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthContext, Authorization};
+use rustix::fs::{Access, AtFlags};
+use rustix::io::Errno;
 
 use super::database_file::{file_beside, must_not_be_foreign};
 use super::migrations::{self, Migration};
@@ -35,6 +37,22 @@ pub(super) fn must_be_usable(config: &DatabaseConfig, routes: &Routes) -> Result
     let Ok(connection) = for_look(path) else { return Ok(()) };
     match identity(&connection) {
         Ok(None) => events_must_fit(config, routes, &connection),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a file that this user may not write. SQLite would open it all the same, and make a file `-shm` that nobody may write either.
+///
+/// # Errors
+///
+/// [`Error::Database`].
+pub(super) fn must_be_writable(path: &Path) -> Result<(), Error> {
+    match rustix::fs::accessat(rustix::fs::CWD, path, Access::WRITE_OK, AtFlags::EACCESS) {
+        Err(Errno::ACCESS | Errno::ROFS) => {
+            let error = Error::database(DatabaseFault::Unwritable, path, "this user may not write it");
+            Err(error.with_remedy("change its permissions, or run the command as a user who may write it"))
+        }
+        // Whatever else is wrong, opening it shows that.
         _ => Ok(()),
     }
 }

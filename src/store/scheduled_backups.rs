@@ -71,7 +71,7 @@ impl ScheduledBackups {
         let file = new.place().to_owned();
         let contents = copy_database(&self.database, &new, self.limits, task)?;
         let bytes = new.finish()?;
-        let removed = self.remove_oldest(&contents.identity);
+        let removed = self.remove_oldest(&file, &contents.identity);
         Ok(ScheduledBackup { file, bytes, contents, removed })
     }
 
@@ -117,13 +117,16 @@ impl ScheduledBackups {
         files.filter_map(|entry| Some((time_of(entry.file_name().to_str()?)?, entry.path()))).collect()
     }
 
-    /// Removes the oldest backups of this database. A file of the same name with another identity is somebody else's.
-    fn remove_oldest(&self, identity: &str) -> Vec<PathBuf> {
+    /// Removes the oldest backups of this database, and those of the future before them: the clock was wrong. The new one stays. A file of
+    /// the same name with another identity is somebody else's.
+    fn remove_oldest(&self, new: &Path, identity: &str) -> Vec<PathBuf> {
+        let now = OffsetDateTime::now_utc();
         let mut named = self.named();
-        named.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        named.retain(|(_, file)| file.file_name() != new.file_name());
+        named.sort_by_key(|(at, _)| (*at > now, std::cmp::Reverse(*at)));
         let ours = named.into_iter().map(|(_, file)| file).filter(|file| has_identity(file, identity));
         let mut removed = Vec::new();
-        for file in ours.skip(self.keep) {
+        for file in ours.skip(self.keep.saturating_sub(1)) {
             match fs::remove_file(&file) {
                 Ok(()) => removed.push(file),
                 Err(error) => {
@@ -236,5 +239,20 @@ mod tests {
         assert_eq!(removed, [Path::new("chat-20200101T000000Z.db"), Path::new("chat-20200102T000000Z.db")]);
         assert!(made.file.exists() && at("chat-20200103T000000Z.db").exists());
         assert_eq!(fs::read_dir(&backups.folder).expect("reads").count(), 7);
+    }
+
+    #[test]
+    fn backups_of_the_future_are_removed_before_others_and_never_the_new_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let backups = backups(folder.path(), 2);
+        let first = make(&backups).file;
+        let future = ["chat-29990101T000000Z.db", "chat-29990102T000000Z.db"].map(|name| backups.folder.join(name));
+        for file in &future {
+            fs::copy(&first, file).expect("copies");
+        }
+        fs::rename(&first, backups.folder.join("chat-20200101T000000Z.db")).expect("renames");
+        let made = make(&backups);
+        assert_eq!((made.removed.len(), future.iter().any(|file| file.exists())), (2, false), "{made:?}");
+        assert!(made.file.exists() && backups.folder.join("chat-20200101T000000Z.db").exists());
     }
 }

@@ -32,8 +32,9 @@ impl Job for BackupJob {
 
     fn due_in(&mut self) -> Option<Duration> {
         // If the last backup is removed, another one is made, but not again and again.
-        let pause = self.made.map_or(Duration::ZERO, |made| RETRY.saturating_sub(made.elapsed()));
-        Some(self.backups.due_in().max(pause.min(self.backups.every)))
+        let least = RETRY.min(self.backups.every);
+        let pause = self.made.map_or(Duration::ZERO, |made| least.saturating_sub(made.elapsed()));
+        Some(self.backups.due_in().max(pause))
     }
 
     fn run(&mut self, stop: &Signal) -> Result<(), Error> {

@@ -210,7 +210,7 @@ fn the_first_signal_ends_every_command_that_opens_a_database_for_writing() {
     let before = state();
     // Migrations that never end. They hold the write lock.
     let is_locked = |_| connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_err();
-    for (name, status) in [("INT", 130), ("TERM", 143)] {
+    for (name, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let mut retry = command(&["dead-letters", "retry", "--all", "--config"]);
         retry.arg(&settings).arg("--database").arg(&database);
         let said = signalled(retry, name, status, is_locked);
@@ -223,7 +223,7 @@ fn the_first_signal_ends_every_command_that_opens_a_database_for_writing() {
     assert_eq!(state(), before);
     // Another process that writes.
     connection.execute_batch("BEGIN IMMEDIATE").expect("nobody writes");
-    for (name, status) in [("INT", 130), ("TERM", 143)] {
+    for (name, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let mut adopt = command(&["adopt", "--database"]);
         adopt.arg(&database);
         let said = signalled(adopt, name, status, catches_signals);

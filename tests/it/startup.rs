@@ -229,7 +229,13 @@ fn what_only_others_may_write_is_refused() {
     let _ = std::fs::remove_file(folder.path().join("a.db.lock"));
     let mut command = run(&server.url(), &database);
     nobody(&mut command);
-    refused(&mut command, 1, &["a.db", "readonly", "can be written"]);
+    refused(&mut command, 1, &["a.db", "this user may not write it"]);
+    // It left nothing that would be in the way.
+    mode(&database, 0o666);
+    let mut command = run(&server.url(), &database);
+    nobody(command.arg("--drain"));
+    let done = output(&mut command);
+    assert!(done.status.success(), "{}", stderr(&done));
     mode(&database, 0o000);
     for arguments in [&["sql", "SELECT 1"][..], &["tail", "--no-follow"]] {
         let mut command = catchment();

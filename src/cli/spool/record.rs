@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::record::{Destination, RecordError, SpooledRecorderConfig};
+use crate::record::{Destination, FlushError, RecordError, SpooledRecorderConfig};
 use crate::{Event, Recorder, SpooledRecorder};
 
-use crate::cli::failure::UsageError;
+use crate::cli::failure::{Interrupted, UsageError};
 use crate::cli::output::Output;
 use crate::cli::quantities::duration;
 use crate::cli::settings::{BrokerArgs, DatabaseArgs, Settings};
@@ -74,7 +74,7 @@ impl Record {
         config.give_up_after = self.give_up_after;
         let recorder = SpooledRecorder::open(config)?;
         let receipt = recorder.record(event)?;
-        recorder.flush(Duration::MAX)?;
+        keep(&recorder, timeout, &signals)?;
         let began = Instant::now();
         let (mut receipt, mut metadata) = (Some(receipt), None);
         while let Some(waiting) = receipt.take() {
@@ -113,5 +113,31 @@ impl Record {
             writeln!(output, "kept in the spool; {} waiting for the stream", counted(waiting, "event"))?;
         }
         Ok(output.flush()?)
+    }
+}
+
+/// Waits until the event is in the spool. A full disk may take long.
+fn keep(recorder: &SpooledRecorder, timeout: Duration, signals: &Signals) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let trouble = match recorder.flush(POLL) {
+            Err(FlushError::Deadline { trouble, .. }) => trouble,
+            kept => return Ok(kept?),
+        };
+        let interrupted = signals.interrupted();
+        if interrupted.is_none() && began.elapsed() < timeout {
+            continue;
+        }
+        // It may be kept at the last moment.
+        if recorder.close(Duration::ZERO).is_ok() {
+            return Ok(());
+        }
+        let why = trouble.map_or(String::new(), |trouble| format!(": {trouble}"));
+        match interrupted {
+            Some(status) => {
+                return Err(Interrupted { message: format!("interrupted; the event is not kept{why}"), status }.into());
+            }
+            None => anyhow::bail!("the event is not kept{why}"),
+        }
     }
 }

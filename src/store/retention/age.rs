@@ -23,12 +23,36 @@ pub(super) fn microseconds(keep: Duration, now_us: i64) -> Range {
     [Cell::Integer(i64::MIN), Cell::Integer(now_us.saturating_sub(micros(keep)))]
 }
 
-/// The range for a column that has values like this one.
+/// The ranges for a column that has values like these: one for each unit. The size of a number shows its unit, so one value in another unit
+/// does not change what the others mean.
 ///
 /// # Errors
 ///
-/// Why the value is no time.
-pub(super) fn like(sample: &Cell, keep: Duration, now_us: i64, connection: &Connection) -> Result<Range, String> {
+/// Why the first value is no time, if none is one.
+pub(super) fn like(
+    samples: &[Cell],
+    keep: Duration,
+    now_us: i64,
+    connection: &Connection,
+) -> Result<Vec<Range>, String> {
+    let mut ranges: Vec<Range> = Vec::new();
+    let mut refused = None;
+    for sample in samples {
+        match range_of(sample, keep, now_us, connection) {
+            // One for all texts: their forms differ only within a day.
+            Ok(range) if ranges.iter().any(|known| is_like(&known[0], &range[0])) => {}
+            Ok(range) => ranges.push(range),
+            Err(reason) => refused = refused.or(Some(reason)),
+        }
+    }
+    refused.filter(|_| ranges.is_empty()).map_or(Ok(ranges), Err)
+}
+
+fn is_like(one: &Cell, other: &Cell) -> bool {
+    matches!((one, other), (Cell::Text(_), Cell::Text(_))) || one == other
+}
+
+fn range_of(sample: &Cell, keep: Duration, now_us: i64, connection: &Connection) -> Result<Range, String> {
     let cutoff_us = now_us.saturating_sub(micros(keep));
     let number = match sample {
         Cell::Integer(number) => *number,
@@ -42,7 +66,9 @@ pub(super) fn like(sample: &Cell, keep: Duration, now_us: i64, connection: &Conn
     };
     // Both are of the same sign and far from the limits.
     let cutoff = i128::from(cutoff_us) * i128::from(scale) / 1_000_000;
-    Ok([Cell::Integer(least), Cell::Integer(i64::try_from(cutoff).unwrap_or(i64::MAX))])
+    // Larger numbers are in another unit.
+    let end = i64::try_from(cutoff).unwrap_or(i64::MAX).min(least.saturating_mul(1_000));
+    Ok([Cell::Integer(least), Cell::Integer(end)])
 }
 
 /// Texts as SQLite's functions write them, or as in RFC 3339 with `Z`, are in the order of their times.
@@ -78,10 +104,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_unit_of_a_column_is_that_of_its_newest_value() {
+    fn the_unit_of_a_time_is_known_by_its_size_or_form() {
         let connection = Connection::open_in_memory().expect("memory");
         let now_us = 1_764_000_000_000_000;
-        let like = |sample: Cell| like(&sample, Duration::from_secs(1_000_000), now_us, &connection);
+        let all = |samples: &[Cell]| like(samples, Duration::from_secs(1_000_000), now_us, &connection);
+        let like = |sample: Cell| all(&[sample]).map(|mut ranges| ranges.remove(0));
         for (sample, cutoff) in [
             (Cell::Integer(1_764_000_000), 1_763_000_000),
             (Cell::Real(1_764_000_000.5), 1_763_000_000),
@@ -107,5 +134,17 @@ mod tests {
         ] {
             assert!(like(sample).expect_err("is no time").contains(said));
         }
+        let of_a_table = [
+            Cell::Text(b"soon".to_vec()),
+            Cell::Text(b"2025-11-24".to_vec()),
+            Cell::Text(b"2025-11-24T16:00:00Z".to_vec()),
+            Cell::Integer(1_764_000_000_000),
+            Cell::Integer(1_764_000_000),
+            Cell::Integer(1_764_000_001),
+        ];
+        let [text, milliseconds, seconds] = &all(&of_a_table).expect("times")[..] else { panic!("three units") };
+        assert_eq!(text[1], Cell::Text(b"2025-11-13".to_vec()));
+        assert_eq!(milliseconds, &[Cell::Integer(100_000_000_000), Cell::Integer(1_763_000_000_000)]);
+        assert_eq!(seconds, &[Cell::Integer(100_000_000), Cell::Integer(1_763_000_000)]);
     }
 }

@@ -80,11 +80,12 @@ pub(super) fn apply(
 pub(super) fn forecast(connection: &Connection, target: &Target, path: &Path) -> Result<u64, Error> {
     let on_error = |e| database_error(path, e);
     let mut rows = 0;
-    if let (Some(_), Some(time)) = (target.rule.keep, &target.time)
-        && let Some(range) = range(connection, target, time, path)?
-    {
+    if let (Some(_), Some(time)) = (target.rule.keep, &target.time) {
         let sql = target.count_old_sql(&time.column);
-        rows = connection.query_row(&sql, params_from_iter(&range), |row| row.get(0)).map_err(on_error)?;
+        for range in ranges(connection, target, time, path)? {
+            let count = connection.query_row(&sql, params_from_iter(&range), |row| row.get::<_, u64>(0));
+            rows += count.map_err(on_error)?;
+        }
     }
     let count: u64 = connection.query_row(&target.count_sql(), [], |row| row.get(0)).map_err(on_error)?;
     if let Some(most) = target.rule.rows {
@@ -100,18 +101,24 @@ pub(super) fn forecast(connection: &Connection, target: &Target, path: &Path) ->
 impl Rule<'_> {
     fn delete_old(&self, time: &Time, state: &mut RuleState) -> Result<(), RuleError> {
         let connection = self.work.connection;
-        let Some(range) = range(connection, self.target, time, self.path).map_err(RuleError::Other)? else {
-            return Ok(());
-        };
-        if let (true, false, Some(rowid)) = (time.is_own, time.is_indexed, self.target.rowid) {
-            return self.delete_old_in_order(rowid, time, &range, state);
+        for range in ranges(connection, self.target, time, self.path).map_err(RuleError::Other)? {
+            match self.target.rowid {
+                Some(rowid) if time.is_own && !time.is_indexed => {
+                    self.delete_old_in_order(rowid, time, &range, state)?;
+                }
+                _ => self.delete_range(time, &range)?,
+            }
         }
+        Ok(())
+    }
+
+    fn delete_range(&self, time: &Time, range: &Range) -> Result<(), RuleError> {
         let sql = self.target.old_sql(&time.column);
         loop {
             let limit = i64::try_from(self.chunk()).unwrap_or(i64::MAX);
             let parameters: [&dyn ToSql; 3] = [&range[0], &range[1], &limit];
             let keys = self.keys(&sql, &parameters)?;
-            if keys.is_empty() || self.delete(&keys, Some(&range))? == 0 {
+            if keys.is_empty() || self.delete(&keys, Some(range))? == 0 {
                 return Ok(());
             }
         }
@@ -362,17 +369,21 @@ impl Rule<'_> {
     }
 }
 
-/// Which times are too old; `None` while no row has a time.
-fn range(connection: &Connection, target: &Target, time: &Time, path: &Path) -> Result<Option<Range>, Error> {
-    let Some(keep) = target.rule.keep else { return Ok(None) };
+/// Which times are too old: a range for each unit of the column's times, which do not overlap. None while no row has a time.
+fn ranges(connection: &Connection, target: &Target, time: &Time, path: &Path) -> Result<Vec<Range>, Error> {
+    /// So many of the newest and of the oldest values show the units. A few that are no times do not matter.
+    const SAMPLES: usize = 100;
+    let Some(keep) = target.rule.keep else { return Ok(Vec::new()) };
     let now = now_us();
     if time.is_own {
-        return Ok(Some(age::microseconds(keep, now)));
+        return Ok(vec![age::microseconds(keep, now)]);
     }
-    let sql = target.sample_sql(time);
-    let sample = connection.query_row(&sql, [], |row| row.get_ref(0).map(Cell::from)).optional();
-    let Some(sample) = sample.map_err(|e| database_error(path, e))? else { return Ok(None) };
-    age::like(&sample, keep, now, connection).map(Some).map_err(|reason| {
+    let samples = || -> rusqlite::Result<Vec<Cell>> {
+        let mut statement = connection.prepare_cached(&target.samples_sql(time, SAMPLES))?;
+        statement.query_map([], |row| row.get_ref(0).map(Cell::from))?.collect()
+    };
+    let samples = samples().map_err(|e| database_error(path, e))?;
+    age::like(&samples, keep, now, connection).map_err(|reason| {
         let detail = format!("column {} {reason}", time.column);
         let error = Error::config(format!("retention.{}.column", target.name), detail);
         error.with_remedy("name a column with the times of the rows")

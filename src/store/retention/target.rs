@@ -116,14 +116,19 @@ impl Target {
         )
     }
 
-    /// The newest time. Reads one entry, if there is an index or the rows have numbers.
-    pub(super) fn sample_sql(&self, time: &Time) -> String {
+    /// Some of the newest and of the oldest times: so many of each. Reads no more entries, if there is an index or the rows have numbers.
+    pub(super) fn samples_sql(&self, time: &Time, count: usize) -> String {
         let (table, column) = (quoted(&self.table), quoted(&time.column));
         let order = match self.rowid {
             Some(rowid) if !time.is_indexed => rowid,
             _ => &column,
         };
-        format!("SELECT {column} FROM {table} WHERE {column} IS NOT NULL ORDER BY {order} DESC LIMIT 1")
+        let some = |direction: &str| {
+            format!(
+                "SELECT * FROM (SELECT {column} FROM {table} WHERE {column} IS NOT NULL ORDER BY {order} {direction} LIMIT {count})"
+            )
+        };
+        format!("{} UNION ALL {}", some("DESC"), some("ASC"))
     }
 
     /// The keys of the oldest rows; the parameter is their number.

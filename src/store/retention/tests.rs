@@ -138,9 +138,36 @@ fn times_of_any_kind_and_rows_without_one() {
     assert_eq!(numbers(&fixture, "SELECT x FROM s ORDER BY x"), [1, 3, 4]);
     applied(&fixture, "t", vec![by_at()]);
     assert_eq!(numbers(&fixture, "SELECT x FROM t ORDER BY x"), [2, 3, 4]);
-    fixture.connection.execute_batch("INSERT INTO t VALUES ('soon', 5)").expect("SQL");
+    fixture.connection.execute_batch("UPDATE t SET at = 'soon' WHERE at <> ''").expect("SQL");
     let error = Rounds::of(&fixture, &config("t", vec![by_at()])).error();
     assert!(error.contains("retention.t.column: column at has the text \"soon\", which is no time"), "{error}");
+}
+
+#[test]
+fn a_value_in_another_unit_or_none_at_all_harms_no_other_row() {
+    let now = now_us() / 1_000_000;
+    let old = now - 90 * 86_400;
+    for (bad, stays) in [
+        (format!("{}", now * 1_000), true),
+        (format!("{}", old * 1_000), false),
+        ("'soon'".into(), true),
+        ("x'00ff'".into(), true),
+        ("'2099-01-01T00:00:00+02:00'".into(), true),
+    ] {
+        for index in ["", "CREATE INDEX i ON t(at);"] {
+            let fixture = fixture(&format!(
+                "CREATE TABLE t(at, x); {index} INSERT INTO t VALUES ({old}, 1), ({bad}, 2), ({now}, 3), ({old}, 4);"
+            ));
+            let mut rule = days(30);
+            rule.column = Some("at".into());
+            let forecast = forecast(&fixture.config.path, &config("t", vec![rule.clone()]), &Signal::default());
+            let would_go: u64 = forecast.expect("forecasts").iter().map(|rule| rule.rows).sum();
+            applied(&fixture, "t", vec![rule]);
+            let left = if stays { vec![2, 3] } else { vec![3] };
+            assert_eq!(numbers(&fixture, "SELECT x FROM t ORDER BY x"), left, "{bad} {index}");
+            assert_eq!(would_go, 4 - left.len() as u64);
+        }
+    }
 }
 
 #[test]

@@ -222,3 +222,29 @@ fn a_spool_on_a_disk_without_any_room_is_drained() {
         assert!(said.contains(r#""events":0,"forwarded":3"#), "{said}");
     }
 }
+
+#[test]
+fn an_event_for_which_there_is_no_room_is_an_error_in_time_or_at_a_signal() {
+    let fixture = Fixture::new();
+    let record = "$c spool record a.spool events.a x --server nats://127.0.0.1:1 --quiet";
+    for (waits, status, said) in [
+        (format!("{record} --timeout 1s || echo $?"), "1\n", "the event is not kept: "),
+        (
+            format!("{record} --timeout 1h & sleep 1; kill -TERM $!; wait $! || echo $?"),
+            "143\n",
+            "interrupted; the event is not kept: ",
+        ),
+    ] {
+        let fixture = Fixture { folder: tempfile::tempdir().expect("a folder"), port: fixture.port };
+        let script = format!("{record} >kept; cat /dev/zero >ballast 2>full || true; {waits}");
+        let Some(mut command) = on_small_disk(&fixture, "600k", &script) else {
+            eprintln!("skipped: an_event_for_which_there_is_no_room_is_an_error_in_time_or_at_a_signal: no own mount");
+            return;
+        };
+        let done = output(&mut command);
+        assert_eq!(String::from_utf8_lossy(&done.stdout), status, "{}", stderr(&done));
+        let errors = stderr(&done);
+        let errors: Vec<_> = errors.lines().filter(|line| line.starts_with("catchment: ")).collect();
+        assert!(matches!(errors[..], [error] if error.contains(said)), "{errors:?}");
+    }
+}
