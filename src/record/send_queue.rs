@@ -164,66 +164,13 @@ impl SendQueue {
         state.last_answer = state.connection;
         let waited = state.oldest_wait();
         for PublishResult { number, result } in results {
-            let result = match result {
-                Err(refused)
-                    if self.bounds.give_up_after.is_some()
-                        && !refused.is_too_large()
-                        && (refused.may_pass() || state.is_held(number, grace.of(&refused))) =>
-                {
-                    let (is_of_subject, is_full) = (refused.is_of_subject(), refused.may_pass());
-                    let reason = state.refusal_of(number, refused);
-                    state.schedule_retry(number, reason);
-                    if is_of_subject {
-                        state.put_in_line(number, is_full);
-                    }
-                    continue;
-                }
-                result => result,
-            };
-            let Some(pending) = state.pending.get_mut(&number) else { continue };
-            let size = if pending.in_flight { pending.entry.event.size() } else { 0 };
-            let outcome = match result {
-                Ok(taken) => {
-                    any_stored = true;
-                    let destination = match taken {
-                        Acknowledgement::ByStream { stream, sequence, duplicate } => {
-                            if let Some(sequence) = sequence {
-                                state.note_stored(&stream, sequence);
-                            }
-                            Destination::Stream { stream, sequence, duplicate }
-                        }
-                        Acknowledgement::ByServer => Destination::Broker,
-                    };
-                    Outcome::Recorded(RecordMetadata { destination })
-                }
-                Err(refused @ (Rejection::NoStream | Rejection::NoLeader))
-                    if pending.first_refused.get_or_insert_with(Instant::now).elapsed() < grace.of(&refused) =>
-                {
-                    let reason = state.refusal_of(number, refused);
-                    state.schedule_retry(number, reason);
-                    continue;
-                }
-                Err(Rejection::ForNow(what)) => {
-                    state.schedule_retry(number, what);
-                    continue;
-                }
-                Err(Rejection::NoStream | Rejection::NoLeader) => {
-                    Outcome::Failed(pending.failure_reason(FailureReason::NoStream))
-                }
-                Err(Rejection::ByServer(what)) => {
-                    let what = expected_stream::explained(what, &pending.entry.event);
-                    Outcome::Failed(pending.failure_reason(FailureReason::Refused(what)))
-                }
-            };
-            answered += size;
+            let Some(outcome) = self.outcome_of(state, number, result, grace) else { continue };
+            any_stored |= matches!(outcome, Outcome::Recorded(_));
+            let pending = state.pending.get(&number).filter(|pending| pending.in_flight);
+            answered += pending.map_or(0, |pending| pending.entry.event.size());
             state.settle(number, outcome);
         }
-        if let (Some(flush_timeout), Some(waited)) = (self.bounds.flush_timeout, waited) {
-            // An answer to few bytes may be late for other reasons than the speed of the connection, such as a busy machine. So a single
-            // answer halves the window at most. On a slow connection the next ones reduce it further.
-            let least = (state.window_bytes / 2).max(1);
-            state.window_bytes = carried(answered, waited, flush_timeout / 4).max(least).min(self.bounds.window_bytes);
-        }
+        self.adapt_window(state, answered, waited);
         state.has_stored_any |= any_stored;
         state.note_answers(any_stored);
         let settled =
@@ -236,6 +183,67 @@ impl SendQueue {
         self.notify_waiters(state);
         unlock_and_log(guard);
         settled
+    }
+
+    /// The outcome of an event with this result. `None` if it is to be sent again, which is scheduled then, or if it has one already.
+    fn outcome_of(
+        &self,
+        state: &mut State,
+        number: u64,
+        result: Result<Acknowledgement, Rejection>,
+        grace: GracePeriods,
+    ) -> Option<Outcome> {
+        let pending = state.pending.get_mut(&number)?;
+        let refused = match result {
+            Ok(taken) => {
+                let destination = match taken {
+                    Acknowledgement::ByStream { stream, sequence, duplicate } => {
+                        if let Some(sequence) = sequence {
+                            state.note_stored(&stream, sequence);
+                        }
+                        Destination::Stream { stream, sequence, duplicate }
+                    }
+                    Acknowledgement::ByServer => Destination::Broker,
+                };
+                return Some(Outcome::Recorded(RecordMetadata { destination }));
+            }
+            Err(refused) => refused,
+        };
+        let has_no_stream = matches!(refused, Rejection::NoStream | Rejection::NoLeader);
+        let is_kept_elsewhere = self.bounds.give_up_after.is_some() && !refused.is_too_large();
+        let is_sent_again = if is_kept_elsewhere {
+            refused.may_pass() || state.is_held(number, grace.of(&refused))
+        } else if has_no_stream {
+            pending.first_refused.get_or_insert_with(Instant::now).elapsed() < grace.of(&refused)
+        } else {
+            matches!(refused, Rejection::ForNow(_))
+        };
+        if is_sent_again {
+            let (is_of_subject, is_full) = (refused.is_of_subject(), refused.may_pass());
+            let reason = state.refusal_of(number, refused);
+            state.schedule_retry(number, reason);
+            if is_kept_elsewhere && is_of_subject {
+                state.put_in_line(number, is_full);
+            }
+            return None;
+        }
+        let pending = state.pending.get(&number)?;
+        let reason = match refused {
+            Rejection::NoStream | Rejection::NoLeader => FailureReason::NoStream,
+            Rejection::ByServer(why) | Rejection::ForNow(why) => {
+                FailureReason::Refused(expected_stream::explained(why, &pending.entry.event))
+            }
+        };
+        Some(Outcome::Failed(pending.failure_reason(reason)))
+    }
+
+    /// Adapts the window in bytes to the speed of the connection, where all events in flight are answered together.
+    fn adapt_window(&self, state: &mut State, answered: usize, waited: Option<Duration>) {
+        let (Some(flush_timeout), Some(waited)) = (self.bounds.flush_timeout, waited) else { return };
+        // An answer to few bytes may be late for other reasons than the speed of the connection, such as a busy machine. So a single
+        // answer halves the window at most. On a slow connection the next ones reduce it further.
+        let least = (state.window_bytes / 2).max(1);
+        state.window_bytes = carried(answered, waited, flush_timeout / 4).max(least).min(self.bounds.window_bytes);
     }
 
     /// Makes the connection look for other work than events.
