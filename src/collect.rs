@@ -23,7 +23,7 @@ use crate::broker::{Cluster, CoreIntake, IntakeOptions, JetStreamIntake, Origina
 use crate::config::{Config, Mode, validate_queries_of_stream};
 use crate::deadline;
 use crate::error::Error;
-use crate::pipeline::{self, Condition, Health, Peer, Pipeline, Settings, Shared};
+use crate::pipeline::{self, Condition, Health, Peer, Pipeline, Settings, Shared, Signal};
 use crate::query::{self, Service, ServiceState};
 #[cfg(feature = "cli")]
 use crate::store::ReloadNote;
@@ -207,34 +207,10 @@ impl Collector {
         let database = Arc::new(database);
         let sink = |writer| CollectorSink::new(writer, &database);
         let (sinks, stop) = (writers.into_iter().map(sink).collect::<Vec<_>>(), shared.stop.clone());
-        let pipeline;
-        match config.broker.mode {
+        let pipeline = match config.broker.mode {
             Mode::Jetstream => {
-                let file = database.file_identity()?;
-                file.refuse_copy(&config.database.path)?;
-                let is_noted = database.must_have_partition(&config.broker)?;
-                let history = database.history(&config.broker.stream)?;
-                let options = || IntakeOptions {
-                    owner: owner(database.identity(), &file),
-                    history: history.clone(),
-                    drain_to: (until == Until::Drained).then_some(u64::MAX),
-                    pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
-                };
-                let stream = retry_until_broker(&config.broker, keep_going, || {
-                    JetStreamIntake::open(Cluster::new(&config.broker)?, options(), keep_going, &stop, &reports)
-                })?;
-                if !is_noted {
-                    partition::begin(&config.broker, &database, &history)?;
-                }
-                database.record_file(&file)?;
-                if config.broker.takes_all_of_stream() {
-                    config.unreachable_from(stream.subjects()).iter().for_each(warn_unreachable);
-                    config.broker.subjects = stream.subjects().to_vec();
-                    // A mirror or a source may have any subject. It takes no requests.
-                    let known = stream.subjects().iter().filter(|subject| *subject != ">").cloned();
-                    validate_queries_of_stream(&config.queries, &known.collect::<Vec<_>>())?;
-                }
-                pipeline = Pipeline::start(stream, sinks, settings, shared.clone())?;
+                let stream = open_stream(&mut config, &database, until, &stop, &reports, keep_going)?;
+                Pipeline::start(stream, sinks, settings, shared.clone())?
             }
             Mode::Core => {
                 let epoch = database.begin_local()?;
@@ -244,9 +220,9 @@ impl Collector {
                     let cluster = Cluster::new(&config.broker)?;
                     CoreIntake::open(cluster, confirms, epoch.clone(), &stop, &reports, intake)
                 })?;
-                pipeline = Pipeline::start(subjects, sinks, settings, shared.clone())?;
+                Pipeline::start(subjects, sinks, settings, shared.clone())?
             }
-        }
+        };
         // Only the writers have a sender: when they end, the service sees that nothing more will be committed.
         let (state, counters, condition) = (ServiceState::default(), &parts.shared.counters, &parts.service);
         let service = Service::start(&config, &database, &queries, confirmations, counters, condition, &state)?;
@@ -397,6 +373,42 @@ impl Collector {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Finds or makes the stream, and its first consumer. Without `broker.subjects`, those of the stream become those of the settings.
+fn open_stream(
+    config: &mut Config,
+    database: &Database,
+    until: Until,
+    stop: &Signal,
+    reports: &Reports,
+    keep_going: &dyn Fn() -> bool,
+) -> Result<JetStreamIntake, Error> {
+    let file = database.file_identity()?;
+    file.refuse_copy(&config.database.path)?;
+    let is_noted = database.must_have_partition(&config.broker)?;
+    let history = database.history(&config.broker.stream)?;
+    let options = || IntakeOptions {
+        owner: owner(database.identity(), &file),
+        history: history.clone(),
+        drain_to: (until == Until::Drained).then_some(u64::MAX),
+        pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
+    };
+    let stream = retry_until_broker(&config.broker, keep_going, || {
+        JetStreamIntake::open(Cluster::new(&config.broker)?, options(), keep_going, stop, reports)
+    })?;
+    if !is_noted {
+        partition::begin(&config.broker, database, &history)?;
+    }
+    database.record_file(&file)?;
+    if config.broker.takes_all_of_stream() {
+        config.unreachable_from(stream.subjects()).iter().for_each(warn_unreachable);
+        config.broker.subjects = stream.subjects().to_vec();
+        // A mirror or a source may have any subject. It takes no requests.
+        let known = stream.subjects().iter().filter(|subject| *subject != ">").cloned();
+        validate_queries_of_stream(&config.queries, &known.collect::<Vec<_>>())?;
+    }
+    Ok(stream)
 }
 
 /// The names of threads that have not ended, if any.
