@@ -9,13 +9,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Lock;
 use super::database_file::must_exist;
 use super::interrupter::{OpeningInterrupter, interrupted, work_while};
+use super::meta;
 use super::pool::into_wal;
 use super::precheck::{events_must_fit, must_be_usable};
 use super::read_connection::ReadConnection;
@@ -160,10 +161,7 @@ impl FileIdentity {
         let record = Record { tag, host: host(), machine, path, replaced_tag: replaced_tag.clone() };
         // Only a path that is not UTF-8 cannot be written. Then the next start finds no record of the file.
         let record = serde_json::to_string(&record).unwrap_or_default();
-        let sql = "INSERT INTO catchment_meta(key, value) VALUES (?1, ?2)
-                   ON CONFLICT(key) DO UPDATE SET value = excluded.value WHERE value <> excluded.value";
-        connection.execute(sql, params![KEY, record])?;
-        Ok(())
+        meta::set(connection, KEY, record)
     }
 }
 
@@ -232,12 +230,11 @@ fn change(config: &DatabaseConfig, routes: &Routes, interrupter: &OpeningInterru
 
 /// Gives the database an identity of its own, and records that it is this file.
 pub(super) fn renew_identity(path: &Path, connection: &Connection) -> rusqlite::Result<IdentityChange> {
-    let identity = "SELECT value FROM catchment_meta WHERE key = 'identity'";
-    let before: String = connection.query_row(identity, [], |row| row.get(0))?;
-    connection.execute("UPDATE catchment_meta SET value = lower(hex(randomblob(8))) WHERE key = 'identity'", [])?;
-    let after: String = connection.query_row(identity, [], |row| row.get(0))?;
+    let before = schema::identity(connection)?;
+    let after: String = connection.query_row("SELECT lower(hex(randomblob(8)))", [], |row| row.get(0))?;
+    meta::set(connection, schema::IDENTITY, &after)?;
     FileIdentity::of(path, connection, &after)?.record(connection)?;
-    Ok(IdentityChange { before: Some(before), after })
+    Ok(IdentityChange { before, after })
 }
 
 /// Gives the database the identity of the one whose place it takes, and records that it replaces that file: its consumers belong to this
@@ -249,7 +246,7 @@ pub(super) fn inherit_identity(
     replaced: &Path,
 ) -> rusqlite::Result<()> {
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-    transaction.execute("UPDATE catchment_meta SET value = ? WHERE key = 'identity'", [identity])?;
+    meta::set(&transaction, schema::IDENTITY, identity)?;
     let file = FileIdentity::of(path, &transaction, identity)?;
     let path = fs::canonicalize(replaced).unwrap_or_else(|_| replaced.to_owned());
     FileIdentity { previous: PreviousFile::Same, replaced_tag: tag(replaced), path, ..file }.record(&transaction)?;
@@ -257,8 +254,7 @@ pub(super) fn inherit_identity(
 }
 
 fn read(connection: &Connection) -> rusqlite::Result<Option<Record>> {
-    let sql = "SELECT value FROM catchment_meta WHERE key = ?";
-    let found: Option<String> = connection.query_row(sql, [KEY], |row| row.get(0)).optional()?;
+    let found: Option<String> = meta::get(connection, KEY)?;
     Ok(found.and_then(|record| serde_json::from_str(&record).ok()))
 }
 
@@ -287,16 +283,13 @@ fn is_replaced(path: &Path, recorded: &str, identity: &str) -> bool {
 
 /// The record of a database, to pass on with [`pass_on`]; `None` if it cannot be read or has none.
 pub(super) fn recorded(database: &Path) -> Option<String> {
-    let sql = "SELECT value FROM catchment_meta WHERE key = ?";
-    ReadConnection::open(database).ok()?.read(|sqlite| sqlite.query_row(sql, [KEY], |row| row.get(0))).ok()
+    ReadConnection::open(database).ok()?.read(|sqlite| meta::get(sqlite, KEY)).ok()?
 }
 
 /// Gives a copy that takes a database's place the record of that database. So the copy owns the consumers that were made for the
 /// database after the copy.
 pub(super) fn pass_on(record: &str, copy: &Connection) -> rusqlite::Result<()> {
-    let sql =
-        "INSERT INTO catchment_meta(key, value) VALUES (?1, ?2) ON CONFLICT(key) DO UPDATE SET value = excluded.value";
-    copy.execute(sql, params![KEY, record]).map(drop)
+    meta::set(copy, KEY, record)
 }
 
 fn location(host: &str, path: &Path) -> String {

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
 use super::dead_letters::{self, DeadLetterReason};
 use super::event_line::StoredEvent;
+use super::meta;
 use super::pool::WriteConnection;
 use super::routes::decoded_batch::{DecodedBatch, Disposition};
 use super::routes::plan::Plan;
@@ -148,12 +149,7 @@ impl Importer {
     ///
     /// [`Error::Database`].
     pub fn line_marks(&self, name: &str, first: u64) -> Result<Option<Vec<u8>>, Error> {
-        let read = "SELECT value FROM catchment_meta WHERE key = ?";
-        let sqlite = &self.connection.sqlite;
-        let marks = sqlite
-            .prepare_cached(read)
-            .and_then(|mut read| read.query_row([marks_key(name, first)], |row| row.get(0)).optional());
-        marks.map_err(|e| database_error(&self.path, e))
+        meta::get(&self.connection.sqlite, &marks_key(name, first)).map_err(|e| database_error(&self.path, e))
     }
 
     /// Commits these lines in order, in as few transactions as possible: one, unless a line breaks a constraint at COMMIT.
@@ -296,13 +292,10 @@ fn keep(connection: &Connection, note: &ImportNote) -> rusqlite::Result<()> {
             serde_json::to_string(&ImportNote { file: note.file.to_string_lossy().as_ref().into(), ..note.clone() })
         })
         .unwrap_or_default();
-    let sql =
-        "INSERT INTO catchment_meta(key, value) VALUES (?1, ?2) ON CONFLICT(key) DO UPDATE SET value = excluded.value";
-    let mut statement = connection.prepare_cached(sql)?;
     if let Some(LineMarks { first, marks }) = &note.marks {
-        statement.execute(params![marks_key(&note.name, *first), marks])?;
+        meta::set(connection, &marks_key(&note.name, *first), marks)?;
     }
-    statement.execute(params![format!("{KEY}{}", note.name), value]).map(drop)
+    meta::set(connection, &format!("{KEY}{}", note.name), value)
 }
 
 fn marks_key(name: &str, first: u64) -> String {

@@ -29,6 +29,7 @@ mod ledger;
 mod limits;
 mod lock;
 mod lock_holder;
+mod meta;
 pub mod migrations;
 mod new_database;
 mod observation;

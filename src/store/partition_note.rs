@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::Database;
+use super::meta;
 use super::sqlite_error::database_error;
 use crate::config::BrokerConfig;
 use crate::error::{DatabaseFault, Error};
@@ -30,14 +31,13 @@ fn of(broker: &BrokerConfig) -> Option<String> {
 }
 
 pub(super) fn read(connection: &Connection, stream: &str) -> rusqlite::Result<Option<String>> {
-    let sql = "SELECT value FROM catchment_meta WHERE key = ?";
-    connection.query_row(sql, [key(stream)], |row| row.get(0)).optional()
+    meta::get(connection, &key(stream))
 }
 
 /// The sequence up to which the database has the stream from before it had partitions. A replay of its partition does not read these events.
 pub(super) fn read_undivided(connection: &Connection, stream: &str) -> rusqlite::Result<Option<u64>> {
-    let sql = "SELECT CAST(value AS INTEGER) FROM catchment_meta WHERE key = ?";
-    connection.query_row(sql, [undivided_key(stream)], |row| row.get(0)).optional()
+    let noted: Option<String> = meta::get(connection, &undivided_key(stream))?;
+    Ok(noted.and_then(|sequence| sequence.parse().ok()))
 }
 
 /// Refuses settings with another partition than the noted one.

@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::meta;
 use super::read_connection::ReadConnection;
 use super::sqlite_error::database_error;
 use super::{Database, ledger, schema};
@@ -83,8 +84,7 @@ fn nothing_stored(connection: &Connection) -> rusqlite::Result<bool> {
 
 /// The note of a database with catchment's tables.
 pub(super) fn read(connection: &Connection) -> rusqlite::Result<Option<ReplayNote>> {
-    let sql = "SELECT value FROM catchment_meta WHERE key = ?";
-    let found: Option<String> = connection.query_row(sql, [KEY], |row| row.get(0)).optional()?;
+    let found: Option<String> = meta::get(connection, KEY)?;
     Ok(found.and_then(|note| serde_json::from_str(&note).ok()))
 }
 
@@ -99,7 +99,7 @@ impl Database {
         let begin = |sqlite: &mut Connection| -> rusqlite::Result<()> {
             let transaction = sqlite.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let text = serde_json::to_string(note).unwrap_or_default();
-            transaction.execute("INSERT INTO catchment_meta(key, value) VALUES (?1, ?2)", params![KEY, text])?;
+            meta::set(&transaction, KEY, text)?;
             if before != Mark::START {
                 ledger::advance(&transaction, &Epoch::new(&note.stream, 1, &note.created), Mark::START, before)?;
             }

@@ -4,8 +4,12 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
+use super::meta;
 use super::sqlite_error::database_error;
 use crate::error::{DatabaseFault, Error};
+
+/// The key of a database's identity in [`meta`].
+pub(super) const IDENTITY: &str = "identity";
 
 /// The version of these tables. Each step adds one.
 const VERSION: i64 = 4;
@@ -153,15 +157,14 @@ pub(super) fn ensure(connection: &mut Connection) -> rusqlite::Result<Schema> {
         version = self::version(&transaction)?;
         if let Some(steps) = missing_steps(version) {
             steps.iter().try_for_each(|step| transaction.execute_batch(step))?;
-            let sql = "UPDATE catchment_meta SET value = ? WHERE key = 'version'";
             version = Some(VERSION);
-            transaction.execute(sql, [version])?;
+            meta::set(&transaction, "version", VERSION)?;
         }
         transaction.commit()?;
     }
     match version {
         Some(later) if later > VERSION => Ok(Schema::Later(later)),
-        _ => Ok(Schema::Known { identity: meta(connection, "identity")? }),
+        _ => Ok(Schema::Known { identity: noted(connection, IDENTITY)? }),
     }
 }
 
@@ -185,7 +188,7 @@ pub(super) fn must_not_be_later(connection: &Connection, path: &Path) -> Result<
 
 /// The name of a database at a broker; `None` if it has none of catchment's tables.
 pub(super) fn identity(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    if has_tables(connection)? { meta(connection, "identity").map(Some) } else { Ok(None) }
+    if has_tables(connection)? { noted(connection, IDENTITY).map(Some) } else { Ok(None) }
 }
 
 /// The error for tables of a later version.
@@ -200,7 +203,7 @@ fn schema_error(path: &Path, detail: String) -> Error {
 
 /// The version of the tables in a database; `None` if there are none.
 fn version(connection: &Connection) -> rusqlite::Result<Option<i64>> {
-    if has_tables(connection)? { meta(connection, "version").map(Some) } else { Ok(None) }
+    if has_tables(connection)? { noted(connection, "version").map(Some) } else { Ok(None) }
 }
 
 /// The steps that tables of this version lack, if any.
@@ -237,8 +240,9 @@ pub(super) fn kind_of(connection: &Connection, name: &str) -> rusqlite::Result<O
     connection.query_row(sql, [name], |row| row.get(0)).optional()
 }
 
-fn meta<T: rusqlite::types::FromSql>(connection: &Connection, key: &str) -> rusqlite::Result<T> {
-    connection.query_row("SELECT value FROM catchment_meta WHERE key = ?", [key], |row| row.get(0))
+/// What each of our databases has noted.
+fn noted<T: rusqlite::types::FromSql>(connection: &Connection, key: &str) -> rusqlite::Result<T> {
+    meta::get(connection, key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
 #[cfg(test)]

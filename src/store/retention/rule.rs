@@ -11,6 +11,7 @@ use super::small_transactions::{Failure, Sizes, SmallTransactions};
 use super::target::{Target, Time};
 use crate::error::Error;
 use crate::store::cell::Cell;
+use crate::store::meta;
 use crate::store::schema::quoted;
 use crate::store::sqlite_error::{database_error, is_constraint, message};
 use crate::unix_time::now_us;
@@ -282,10 +283,9 @@ impl Rule<'_> {
                 continue;
             }
             let key = archive.mark_key();
-            let mark_sql = "SELECT value FROM catchment_meta WHERE key = ?";
-            let mark = self.work.connection.query_row(mark_sql, [&key], |row| row.get(0)).optional();
+            let mark = meta::get(self.work.connection, &key).map_err(|e| self.failed(e.into()))?;
             let mark = archive
-                .add(&contents, mark.map_err(|e| self.failed(e.into()))?)
+                .add(&contents, mark)
                 .map_err(|detail| RuleError::Other(self.archive_error(archive.path(), &detail)))?;
             let parameters: Vec<Vec<&Cell>> = keys
                 .iter()
@@ -328,9 +328,7 @@ impl Rule<'_> {
         };
         let last = |connection: &Connection| {
             let Some((key, mark)) = mark else { return Ok(()) };
-            let sql = "INSERT INTO catchment_meta(key, value) VALUES (?, ?)
-                ON CONFLICT(key) DO UPDATE SET value = excluded.value";
-            connection.prepare_cached(sql)?.execute(rusqlite::params![key, mark]).map(drop)
+            meta::set(connection, key, mark)
         };
         let (done, ran) = self.work.run(parameters.len(), step, last);
         self.work.figures.add_rows(&self.target.name, done.sum);
