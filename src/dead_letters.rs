@@ -21,7 +21,7 @@ use crate::store::{Database, Routes};
 ///
 /// # Errors
 ///
-/// [`Error::Config`], [`Error::Migration`], [`Error::Database`]. What was stored before the error stays stored.
+/// [`Error::Config`], [`Error::Migration`], [`Error::Database`], [`Error::Thread`]. What was stored before the error stays stored.
 pub fn retry(
     config: &Config,
     selection: &Selection,

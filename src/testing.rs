@@ -96,7 +96,7 @@ impl TestDatabase {
     /// # Errors
     ///
     /// The errors with which a collector with an empty database would not start, except those of the broker: [`Error::Config`],
-    /// [`Error::Migration`], [`Error::Database`].
+    /// [`Error::Migration`], [`Error::Database`], [`Error::Thread`].
     pub fn new(config: &Config) -> Result<Self, Error> {
         Self::new_while(config, &|| true)
     }

@@ -25,7 +25,7 @@ pub struct CompactOptions {
 ///
 /// [`Error::Locked`] while a collector or a grouped recorder uses it; [`Error::Database`]: it is no database of catchment, or the disk has
 /// not twice the room of its used pages, for a temporary copy and the `-wal` file. [`Error::Cancelled`] if `progress` returned
-/// [`ControlFlow::Break`]; nothing is changed then.
+/// [`ControlFlow::Break`]; nothing is changed then. [`Error::Thread`].
 pub fn compact(
     database: impl AsRef<Path>,
     options: &CompactOptions,

@@ -117,7 +117,7 @@ pub struct ExportReport {
 /// # Errors
 ///
 /// [`Error::Database`]: the database cannot be read; with [`DatabaseFault::Statement`] there is no such table, a filter does not fit it, or
-/// the query is wrong or writes. [`Error::File`]: the file exists or cannot be written. [`Error::Cancelled`]. After any error there is no new
+/// the query is wrong or writes. [`Error::File`]: the file exists or cannot be written. [`Error::Thread`]. [`Error::Cancelled`]. After any error there is no new
 /// file.
 pub fn export(
     config: &Config,

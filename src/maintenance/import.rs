@@ -69,7 +69,7 @@ pub struct ImportReport {
 /// # Errors
 ///
 /// [`Error::Locked`]: a collector uses the database. [`Error::File`]: the file cannot be read, or a line is no event.
-/// [`Error::Config`], [`Error::Migration`], [`Error::Database`]. [`Error::Cancelled`]. What was stored before the error stays stored.
+/// [`Error::Config`], [`Error::Migration`], [`Error::Database`], [`Error::Thread`]. [`Error::Cancelled`]. What was stored before the error stays stored.
 pub fn import(
     config: &Config,
     file: impl AsRef<Path>,

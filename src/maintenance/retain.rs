@@ -16,7 +16,7 @@ use crate::task::{Progress, Task, run_beside};
 /// # Errors
 ///
 /// [`Error::Config`] for a rule that does not fit the database; [`Error::Locked`] while a collector uses the database, which applies its
-/// own rules; [`Error::Database`]; [`Error::Cancelled`] if `progress` returned [`ControlFlow::Break`]. What was deleted before the error
+/// own rules; [`Error::Database`]; [`Error::Thread`]; [`Error::Cancelled`] if `progress` returned [`ControlFlow::Break`]. What was deleted before the error
 /// stays deleted.
 pub fn retain(
     database: &DatabaseConfig,

@@ -28,7 +28,7 @@ use crate::unix_time::now_ns;
 /// collector at a time: a second one is refused with [`Error::Locked`], in the same program or another. Beside it, and beside each
 /// other, there may be any number of recorders with [`CommitMode::PerEvent`].
 ///
-/// Dropping the recorder commits what is in its buffer, for up to 5 seconds. To be sure that everything is committed, call
+/// Dropping the recorder commits what is in its buffer, for up to 6 seconds. To be sure that everything is committed, call
 /// [`Recorder::flush`] or [`Recorder::close`].
 ///
 /// ```no_run

@@ -69,7 +69,7 @@ impl NatsRecorder {
         Self::open(NatsRecorderConfig::new(broker_at(servers)))
     }
 
-    /// Connects. Blocks at most for `broker.timeout`. If the connection is lost later, the recorder buffers events and connects
+    /// Connects. Blocks at most for `broker.timeout` and a quarter of a second. If the connection is lost later, the recorder buffers events and connects
     /// again.
     ///
     /// # Errors

@@ -283,7 +283,7 @@ impl Recorder for SpooledRecorder {
     }
 
     /// Commits what is in the buffer to the spool, then forwards what is in the spool for as long as the broker takes it, and ends. Blocks
-    /// at most for `timeout`, and not for a broker that is away. What is left in the spool is kept, is no error, and is forwarded at
+    /// at most for `timeout` and half a second for a last mark in the file, and not for a broker that is away. What is left in the spool is kept, is no error, and is forwarded at
     /// the next start.
     fn close(&self, timeout: Duration) -> Result<(), FlushError> {
         self.end(timeout, true)
