@@ -404,9 +404,7 @@ fn open_stream(
     if config.broker.takes_all_of_stream() {
         config.unreachable_from(stream.subjects()).iter().for_each(warn_unreachable);
         config.broker.subjects = stream.subjects().to_vec();
-        // A mirror or a source may have any subject. It takes no requests.
-        let known = stream.subjects().iter().filter(|subject| *subject != ">").cloned();
-        validate_queries_of_stream(&config.queries, &known.collect::<Vec<_>>())?;
+        validate_queries_of_stream(&config.queries, stream.subjects())?;
     }
     Ok(stream)
 }

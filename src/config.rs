@@ -178,9 +178,10 @@ impl Config {
     }
 }
 
-/// Checks that no query has a subject of the collected stream.
+/// Checks that no query has a subject of the collected stream. A mirror or a source, which may have any subject (`>`), takes no requests.
 pub(crate) fn validate_queries_of_stream(queries: &[QueryConfig], of_stream: &[String]) -> Result<(), Error> {
-    queries::refuse_collected(queries, of_stream, "the stream's subjects")
+    let known: Vec<String> = of_stream.iter().filter(|subject| *subject != ">").cloned().collect();
+    queries::refuse_collected(queries, &known, "the stream's subjects")
 }
 
 /// Checks what can be checked of routes without a database.

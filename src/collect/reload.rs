@@ -46,8 +46,7 @@ impl Collector {
         // The broker's settings as the start completed them.
         config.broker = running.completed.broker.clone();
         if config.broker.mode == Mode::Jetstream {
-            let known = self.subjects.iter().filter(|subject| *subject != ">").cloned();
-            validate_queries_of_stream(&config.queries, &known.collect::<Vec<_>>())?;
+            validate_queries_of_stream(&config.queries, &self.subjects)?;
         }
         database.check_retention(&config.retention)?;
         let jobs = if upkeep::are_same(&running.completed, &config) {

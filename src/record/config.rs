@@ -242,10 +242,7 @@ impl SpooledRecorderConfig {
         if let Some((key, _)) = limits.into_iter().find(|(_, limit)| *limit == 0) {
             return Err(Error::config(key, "is 0; must be at least 1"));
         }
-        if self.broker.mode == Mode::Core {
-            let error = Error::config("broker.mode", "is core: only a stream tells that it has stored an event");
-            return Err(error.with_remedy("set it to jetstream"));
-        }
+        must_have_streams(&self.broker)?;
         if self.identity == Identity::Stream {
             let detail = "is Stream: after an outage, a stream alone does not recognise an event that is sent again";
             return Err(Error::config("identity", detail).with_remedy("set it to Both, Database or Payload"));
@@ -341,6 +338,15 @@ impl Overflow {
             Self::Block(_) | Self::Refuse => Ok(()),
         }
     }
+}
+
+/// Refuses core NATS for events that are kept until a stream has them.
+pub(super) fn must_have_streams(broker: &BrokerConfig) -> Result<(), Error> {
+    if broker.mode != Mode::Core {
+        return Ok(());
+    }
+    let error = Error::config("broker.mode", "is core: only a stream tells that it has stored an event");
+    Err(error.with_remedy("set it to jetstream"))
 }
 
 /// The default settings of a broker, with these servers of one cluster, separated by commas.

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 
 use super::grouped_commits::GroupedCommits;
 use super::receipt::in_database;
-use super::recorder::{DROP_TIMEOUT, Sealed};
+use super::recorder::{DROP_TIMEOUT, Sealed, log_dropped, valid};
 use super::{CommitMode, DirectRecorderConfig, FailureReason, FlushError, Receipt, RecordError, Recorder};
 use crate::deadline;
 use crate::error::Error;
@@ -177,9 +177,7 @@ impl Recorder for DirectRecorder {
     /// `database.busy_timeout` while another process writes. With [`CommitMode::Grouped`], blocks only while the buffer is full,
     /// as `overflow` sets.
     fn record(&self, event: Event) -> Result<Receipt, RecordError> {
-        if let Err(invalid) = event.validate() {
-            return Err(RecordError::new(event, FailureReason::Invalid(invalid)));
-        }
+        let event = valid(event)?;
         match &self.write_mode {
             WriteMode::PerEvent(per_event) => match per_event.commit(&event, &self.is_closed) {
                 Some(Ok(outcome)) => {
@@ -230,10 +228,8 @@ impl Recorder for DirectRecorder {
 
 impl Drop for DirectRecorder {
     fn drop(&mut self) {
-        if !*self.is_closed.get_mut()
-            && let Err(error) = self.end(DROP_TIMEOUT)
-        {
-            log::error!(event = "recorder.dropped", error:% = error; "recorder: dropped with {error}");
+        if !*self.is_closed.get_mut() {
+            log_dropped(self.end(DROP_TIMEOUT));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::recorder::Sealed;
+use super::recorder::{Sealed, valid};
 use super::{Destination, FailureReason, FlushError, Receipt, RecordError, Recorder};
 use crate::event::Event;
 use crate::pipeline::Health;
@@ -63,9 +63,7 @@ impl Sealed for MemoryRecorder {}
 impl Recorder for MemoryRecorder {
     /// Keeps the event. Does not block. An event that is not valid is refused as by the other recorders.
     fn record(&self, event: Event) -> Result<Receipt, RecordError> {
-        if let Err(invalid) = event.validate() {
-            return Err(RecordError::new(event, FailureReason::Invalid(invalid)));
-        }
+        let event = valid(event)?;
         let mut state = self.0.lock();
         if state.closed {
             return Err(RecordError::new(event, FailureReason::Closed));

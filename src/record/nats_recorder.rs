@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::config::broker_at;
 use super::event_sender::{self, EventSender};
-use super::recorder::{DROP_TIMEOUT, Sealed};
+use super::recorder::{DROP_TIMEOUT, Sealed, log_dropped, valid};
 use super::send_queue::{Bounds, SendQueue};
 use super::{
     FailureReason, FlushError, NatsRecorderConfig, Overflow, Receipt, ReceiptKind, RecordError, Recorder,
@@ -162,9 +162,7 @@ impl Sealed for NatsRecorder {}
 impl Recorder for NatsRecorder {
     /// Puts the event into the buffer. Blocks only while the buffer is full, as `overflow` sets.
     fn record(&self, event: Event) -> Result<Receipt, RecordError> {
-        if let Err(invalid) = event.validate() {
-            return Err(RecordError::new(event, FailureReason::Invalid(invalid)));
-        }
+        let event = valid(event)?;
         let event = match self.expected_stream.as_ref().map(|stream| expected_stream::set(event.clone(), stream)) {
             None => event,
             Some(Ok(event)) => event,
@@ -199,10 +197,8 @@ impl Recorder for NatsRecorder {
 
 impl Drop for NatsRecorder {
     fn drop(&mut self) {
-        if !self.stop.is_raised()
-            && let Err(error) = self.end(DROP_TIMEOUT)
-        {
-            log::error!(event = "recorder.dropped", error:% = error; "recorder: dropped with {error}");
+        if !self.stop.is_raised() {
+            log_dropped(self.end(DROP_TIMEOUT));
         }
     }
 }

@@ -2,13 +2,28 @@
 
 use std::time::Duration;
 
-use super::errors::{FlushError, RecordError};
+use super::errors::{FailureReason, FlushError, RecordError};
 use super::receipt::Receipt;
 use crate::event::Event;
 use crate::pipeline::Health;
 
 /// How long dropping a recorder may go on recording what it has.
 pub(super) const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The event, if it can be recorded at all.
+pub(super) fn valid(event: Event) -> Result<Event, RecordError> {
+    match event.validate() {
+        Ok(()) => Ok(event),
+        Err(invalid) => Err(RecordError::new(event, FailureReason::Invalid(invalid))),
+    }
+}
+
+/// Logs what became of the events of a recorder that was dropped.
+pub(super) fn log_dropped(ended: Result<(), FlushError>) {
+    if let Err(error) = ended {
+        log::error!(event = "recorder.dropped", error:% = error; "recorder: dropped with {error}");
+    }
+}
 
 /// Records events. An application chooses its recorder where it makes it; the rest of its code uses this trait.
 ///

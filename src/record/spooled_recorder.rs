@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::config::broker_at;
 use super::forwarding::{ForwardOptions, ForwardProgress, Forwarding};
 use super::grouped_commits::GroupedCommits;
-use super::recorder::{DROP_TIMEOUT, Sealed};
+use super::recorder::{DROP_TIMEOUT, Sealed, log_dropped, valid};
 use super::send_queue::SendQueue;
 use super::spool_room::SpoolRoom;
 use super::spool_store::SpoolStore;
@@ -248,9 +248,7 @@ impl Recorder for SpooledRecorder {
     /// Puts the event into the buffer. Blocks only while the spool is full, as `overflow` sets, and while the disk is slower than the
     /// application.
     fn record(&self, event: Event) -> Result<Receipt, RecordError> {
-        if let Err(invalid) = event.validate() {
-            return Err(RecordError::new(event, FailureReason::Invalid(invalid)));
-        }
+        let event = valid(event)?;
         let timeout = if let Overflow::Block(timeout) = self.overflow { timeout } else { DISK_TIMEOUT };
         let until = deadline::after(timeout);
         let bytes = event.size() as u64;
@@ -297,10 +295,8 @@ impl Recorder for SpooledRecorder {
 
 impl Drop for SpooledRecorder {
     fn drop(&mut self) {
-        if !*self.is_closed.get_mut()
-            && let Err(error) = self.end(DROP_TIMEOUT, false)
-        {
-            log::error!(event = "recorder.dropped", error:% = error; "recorder: dropped with {error}");
+        if !*self.is_closed.get_mut() {
+            log_dropped(self.end(DROP_TIMEOUT, false));
         }
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::config::must_have_streams;
 use super::forwarding::{ForwardOptions, ForwardStore, Forwarding};
 use super::{Identity, NatsRecorderConfig};
-use crate::config::{BrokerConfig, Mode};
+use crate::config::BrokerConfig;
 use crate::deadline;
 use crate::error::Error;
 use crate::pipeline::{Condition, Health, Problem};
@@ -70,10 +71,7 @@ impl TableForwarding {
     /// [`Error::Config`], [`Error::Database`], [`Error::Locked`] or [`Error::Thread`].
     pub(crate) fn start(config: TableForwardingConfig) -> Result<Self, Error> {
         let TableForwardingConfig { outbox, broker, expected_stream, identity, give_up_after, poll } = config;
-        if broker.mode == Mode::Core {
-            let error = Error::config("broker.mode", "is core: only a stream tells that it has stored an event");
-            return Err(error.with_remedy("set it to jetstream"));
-        }
+        must_have_streams(&broker)?;
         let outbox = Outbox::open(&outbox)?;
         let mut publishing = NatsRecorderConfig::new(broker);
         (publishing.identity, publishing.expected_stream) = (identity, expected_stream);

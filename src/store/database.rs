@@ -27,6 +27,7 @@ use super::new_database::{make, remove_if_unused};
 use super::pool::{ConnectionManager, WriteConnection};
 use super::precheck::{must_be_usable, must_be_writable, must_not_be_of_others};
 use super::queries::Queries;
+use super::quick_check::must_be_sound;
 use super::route_switch::{ActiveRoutes, CheckedRoutes, RouteSwitch};
 use super::routes::Routes;
 use super::routes::authorizer::Authorizer;
@@ -43,9 +44,6 @@ use crate::pipeline::{Confirmation, Epoch, EpochProgress, room_for_threads};
 /// The first version without the WAL-reset bug, which several connections that write and checkpoint can run into:
 /// <https://sqlite.org/releaselog/3_51_3.html>.
 const SOUND_SQLITE: i32 = 3_051_003;
-
-/// Databases up to this size are checked completely when they are opened. That takes a tenth of a second at most.
-const MAX_FULL_CHECK: u64 = 16 << 20;
 
 /// Threads that a pool of r2d2 starts. It panics if it cannot start them.
 const POOL_THREADS: usize = 3;
@@ -434,23 +432,8 @@ fn plan(first: &WriteConnection, path: &Path, routes: &Routes) -> Result<Plan, E
 
 /// Looks for damage: in the whole of a small file; in a large file only at the ends, which the next batch writes.
 fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
-    let on_error = |e| database_error(path, e);
-    let size = std::fs::metadata(path).map_or(0, |file| file.len());
-    let found: String = if size <= MAX_FULL_CHECK {
-        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(on_error)?
-    } else {
-        for table in ["events", "catchment_dead_letters"] {
-            let sql = format!("SELECT id FROM {table} ORDER BY id DESC LIMIT 1");
-            connection.execute_batch(&sql).map_err(on_error)?;
-        }
-        "ok".into()
-    };
-    if found == "ok" {
-        return Ok(());
-    }
-    let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-    let found = found.replace('\n', " ");
-    Err(database_error(path, rusqlite::Error::SqliteFailure(corrupt, Some(found))))
+    let ends = "SELECT id FROM events ORDER BY id DESC LIMIT 1; SELECT id FROM catchment_dead_letters ORDER BY id DESC LIMIT 1";
+    must_be_sound(connection, path, ends).map_err(|e| database_error(path, e))
 }
 
 #[cfg(test)]

@@ -14,6 +14,22 @@ use crate::pipeline::Signal;
 /// The most problems that are reported.
 const MOST: usize = 10;
 
+/// Files up to this size are checked completely when they are opened. That takes a tenth of a second at most.
+const MAX_FULL_CHECK: u64 = 16 << 20;
+
+/// Fails if the database is damaged: looks at all of a small file; of a large one, at the pages that these statements read.
+pub(super) fn must_be_sound(connection: &Connection, path: &Path, of_large: &str) -> rusqlite::Result<()> {
+    if std::fs::metadata(path).is_ok_and(|file| file.len() > MAX_FULL_CHECK) {
+        return connection.execute_batch(of_large);
+    }
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    Err(rusqlite::Error::SqliteFailure(corrupt, Some(found.replace('\n', " "))))
+}
+
 /// Reads all tables and their indexes, page by page. Returns a line for each problem; empty if there is none. Commits continue meanwhile:
 /// it reads one table after the other, each in a transaction of its own, so that the `-wal` file can be used again in between.
 ///

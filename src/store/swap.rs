@@ -15,7 +15,7 @@ use super::read_connection::ReadConnection;
 use super::sqlite_error::database_error;
 use super::{ReplayNote, schema, sole_connection};
 use crate::error::{DatabaseFault, Error};
-use crate::new_file::{folder_of, with_ending};
+use crate::new_file::{sync_folder, with_ending};
 
 /// The most old databases that are kept beside one.
 const MOST_KEPT: usize = 1_000;
@@ -76,7 +76,7 @@ pub fn swap(live: &Path, new: &Path) -> Result<PathBuf, Error> {
         return Err(io(error));
     }
     for file in [&live_file, &new_file] {
-        sync_folder(file).map_err(io)?;
+        sync_folder(file)?;
     }
     drop(old);
     // As the caller wrote it, if the path is not a link to another folder.
@@ -161,10 +161,6 @@ fn forget_second_names(live: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-fn sync_folder(file: &Path) -> std::io::Result<()> {
-    File::open(folder_of(file))?.sync_all()
 }
 
 fn refused(path: &Path, fault: DatabaseFault, detail: String) -> Error {

@@ -14,6 +14,7 @@ use crate::new_file::{folder_of, with_ending};
 use crate::printable;
 use crate::store::database_file::{file_beside, followed, must_have_one_name};
 use crate::store::lock::Lock;
+use crate::store::quick_check::must_be_sound;
 use crate::store::sqlite_error::{database_error, message};
 use crate::store::{new_database, schema};
 use crate::time_stamp::time_stamp;
@@ -93,9 +94,6 @@ UPDATE catchment_spool SET version = 2, last = 1099511627776 + (SELECT max(first
 COMMIT;
 ";
 
-/// Files up to this size are checked completely.
-const MAX_FULL_CHECK: u64 = 16 << 20;
-
 /// What a file is.
 enum Found {
     /// It has no tables.
@@ -150,24 +148,13 @@ fn examine(path: &Path, timeout: Duration) -> Result<Found, Error> {
         return Ok(Found::New);
     }
     must_be_spool(path, &connection, &tables)?;
-    let size = std::fs::metadata(path).map_or(0, |file| file.len());
-    let found: String = if size <= MAX_FULL_CHECK {
-        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(on_error)?
-    } else {
-        let sql = "SELECT (SELECT min(position) FROM catchment_spool_events),
-                          (SELECT max(position) FROM catchment_spool_events), (SELECT events FROM catchment_spool)";
-        connection.execute_batch(sql).map_err(on_error)?;
-        "ok".into()
-    };
-    if found == "ok" {
-        let version = version_of(&connection).map_err(on_error)?;
-        if version < VERSION {
-            connection.execute_batch(UPGRADE).map_err(on_error)?;
-        }
-        return Ok(Found::Spool);
+    let ends = "SELECT (SELECT min(position) FROM catchment_spool_events),
+                       (SELECT max(position) FROM catchment_spool_events), (SELECT events FROM catchment_spool)";
+    must_be_sound(&connection, path, ends).map_err(on_error)?;
+    if version_of(&connection).map_err(on_error)? < VERSION {
+        connection.execute_batch(UPGRADE).map_err(on_error)?;
     }
-    let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-    Err(on_error(rusqlite::Error::SqliteFailure(corrupt, Some(found.replace('\n', " ")))))
+    Ok(Found::Spool)
 }
 
 /// Refuses a database that is no spool, and a spool of a later version.
