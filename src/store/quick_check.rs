@@ -1,4 +1,4 @@
-//! Looks for damage in a database that a collector writes meanwhile.
+//! Looks for damage in a database: when it is opened, and while a collector writes it.
 
 use std::path::Path;
 
