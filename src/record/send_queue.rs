@@ -3,7 +3,7 @@
 //!
 //! Events are numbered as they are enqueued and sent in that order, as far as the window allows. An event that the server refuses
 //! for now is sent again a moment later, without those after it. In a queue of events that are kept elsewhere too, the later ones of its
-//! subject wait for it if the stream has no room. A new connection starts again with all of them.
+//! subject wait for it. A new connection starts again with all of them.
 
 mod closing;
 pub(super) mod entry;

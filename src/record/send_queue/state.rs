@@ -75,7 +75,7 @@ pub(super) struct State {
     pub(super) to_send: u64,
     /// Events to send before those from `to_send` on.
     pub(super) ready: BTreeSet<u64>,
-    /// The events of subjects whose stream has no room, where the events are kept elsewhere too.
+    /// The events of subjects that the server refuses for now, where the events are kept elsewhere too.
     pub(super) lines: SubjectLines,
     /// Events to send again because the server refused them for now, and the time from which they may be sent.
     pub(super) retry: BTreeSet<u64>,
@@ -292,7 +292,7 @@ impl State {
     /// Notes that the server has answered several events, and whether it stored any.
     pub(super) fn note_answers(&mut self, any_stored: bool) {
         if any_stored {
-            if self.refusals > 0 {
+            if self.refused_since.is_some_and(|since| since.elapsed() >= RETRY_PAUSE) {
                 // It takes events again, and those that wait are before the others.
                 self.retry_at = Instant::now();
             }
