@@ -342,10 +342,10 @@ impl<S: ForwardStore> Forwarder<S> {
         if !self.log_in().is_some_and(|due| is_stopped || due.is_zero()) {
             return;
         }
-        if let Some((count, first, why)) = self.unlogged.take() {
+        if let Some((count, position, why)) = self.unlogged.take() {
             self.logged_at = Some(Instant::now());
             log::warn!(
-                event = "recorder.given_up", events = count, first, error:% = why;
+                event = "recorder.given_up", events = count, first = position, error:% = why;
                 "recorder: {} became dead letters, the first because: {why}", crate::counted(count, "event")
             );
         }
