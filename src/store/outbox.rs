@@ -82,6 +82,8 @@ pub struct Outbox {
     version: i64,
     /// The source has changed since the last look for rows below the position, and for changed ones among those that are refused.
     changed: (bool, bool),
+    /// When the rows that are refused were looked at.
+    looked_at: Option<Instant>,
     /// Its schema at the last look.
     schema: i64,
     /// When to look for rows below the position. `None`: they were said already.
@@ -151,6 +153,7 @@ impl Outbox {
             passed,
             version,
             changed: (false, false),
+            looked_at: None,
             schema,
             look_below: Some(Instant::now() + LOOK_BELOW),
             _lock: lock,
@@ -273,14 +276,18 @@ impl Outbox {
 
     /// Those of these rows, which were read before, as they are now, if the database has changed; `None` for one that is gone.
     pub fn changed(&mut self, ids: &BTreeSet<u64>) -> Result<Vec<(u64, Option<StoredEvent>)>, Problem> {
-        /// If there are more, the cause is hardly in the rows.
-        const MOST: usize = 100;
+        /// More rows are looked at once a second, however often the database changes.
+        const FEW: usize = 100;
+        const PAUSE: Duration = Duration::from_secs(1);
         let version = data_version(&self.source).map_err(|e| problem(&e))?;
-        if version == self.version && !std::mem::take(&mut self.changed.1) {
+        let is_due = ids.len() <= FEW || self.looked_at.is_none_or(|at| at.elapsed() >= PAUSE);
+        if !is_due || (version == self.version && !self.changed.1) {
             return Ok(Vec::new());
         }
+        self.changed.1 = version != self.version;
+        self.looked_at = Some(Instant::now());
         let mut found = Vec::new();
-        for id in ids.iter().take(MOST) {
+        for id in ids {
             let event = self.rows.at(&self.source, *id).map_err(|e| problem(&e))?;
             if event.is_none() {
                 self.unsent.insert(*id);

@@ -186,6 +186,10 @@ impl<S: ForwardStore> Forwarder<S> {
                     self.refused.add(number);
                     continue;
                 }
+                Report::Waits(number) => {
+                    self.refused.add_waiting(number);
+                    continue;
+                }
             };
             self.refused.settled(number, result.is_ok());
             match &result {
@@ -314,12 +318,12 @@ impl<S: ForwardStore> Forwarder<S> {
         Ok(())
     }
 
-    /// Sends what has become of events in the file since they were refused.
+    /// Sends what has become of events in the file since they were refused, or began to wait for others that are.
     fn look_at_refused(&mut self) -> Result<(), Problem> {
-        if self.refused.waiting().is_empty() {
+        if self.refused.unsent().is_empty() {
             return Ok(());
         }
-        for (position, stored) in self.store.changed(self.refused.waiting())? {
+        for (position, stored) in self.store.changed(self.refused.unsent())? {
             match stored.map(|stored| stored.event.and_then(|event| self.expecting(event))) {
                 Some(Ok(event)) => self.queue.replace(position, event),
                 Some(Err(why)) => log::debug!("recorder: event {position} was changed, but cannot be sent: {why}"),

@@ -10,6 +10,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct RefusedEvents {
     /// Those without an outcome.
     waiting: BTreeSet<u64>,
+    /// These, and those that wait for them.
+    unsent: BTreeSet<u64>,
     /// Those of them that are to be noted.
     new: Vec<u64>,
     /// Others were stored while events were refused.
@@ -23,11 +25,18 @@ impl RefusedEvents {
     /// Adds an event that an earlier start has noted.
     pub(super) fn add_noted(&mut self, position: u64) {
         self.waiting.insert(position);
+        self.unsent.insert(position);
+    }
+
+    /// Adds an event that waits, and that is not to be noted.
+    pub(super) fn add_waiting(&mut self, position: u64) {
+        self.unsent.insert(position);
     }
 
     /// Adds an event that is refused for the first time.
     pub(super) fn add(&mut self, position: u64) {
         self.waiting.insert(position);
+        self.unsent.insert(position);
         self.new.push(position);
         // What was stored before says nothing of this one.
         if std::mem::take(&mut self.is_noted) {
@@ -38,11 +47,17 @@ impl RefusedEvents {
     /// Notes that an event has its outcome, and whether it was stored.
     pub(super) fn settled(&mut self, position: u64, is_stored: bool) {
         self.waiting.remove(&position);
+        self.unsent.remove(&position);
         self.others_stored |= is_stored && !self.waiting.is_empty();
     }
 
     pub(super) fn waiting(&self) -> &BTreeSet<u64> {
         &self.waiting
+    }
+
+    /// The events that are refused, and those that wait for them.
+    pub(super) fn unsent(&self) -> &BTreeSet<u64> {
+        &self.unsent
     }
 
     fn has_news(&self) -> bool {

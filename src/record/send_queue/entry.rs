@@ -82,6 +82,11 @@ impl PendingEvent {
         }
     }
 
+    /// The time for which it is sent again begins anew with the next refusal.
+    pub(super) fn forget_refusal(&mut self) {
+        (self.first_refused, self.others_stored) = (None, false);
+    }
+
     /// Notes that the last attempt did not store the event. If there was no other unanswered attempt, it can be sent again at any
     /// time without a duplicate: a connection has at most one copy in flight, and answers of older connections do not arrive.
     pub(super) fn attempt_refused(&mut self) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::MutexGuard;
 
 use super::entry::{Outcome, Sent};
-use super::state::{State, unlock_and_log};
+use super::state::{Report, State, unlock_and_log};
 use super::{SendQueue, too_large};
 use crate::broker::{EventSource, Outgoing};
 use crate::event_id::width;
@@ -131,12 +131,12 @@ impl State {
         !self.retry.is_empty() && self.retry_at <= Instant::now()
     }
 
-    /// Whether the events that were not sent yet wait for those that are refused. Events that are kept elsewhere too stay in order: while
-    /// the server refuses them all, later ones follow. Not for ever: it may take those of other subjects.
+    /// Whether the events that were not sent yet wait for those that are refused. Events that are kept elsewhere too stay in order: where
+    /// the server begins to refuse them all, later ones follow. Not for long: it may take those of other subjects.
     fn follows_refused(&self) -> bool {
         /// A stream that is about to be made is there by then.
         const LONGEST: Duration = Duration::from_secs(2);
-        self.reports.is_some() && self.refused > 0 && self.refused_since.is_some_and(|at| at.elapsed() < LONGEST)
+        self.reports.is_some() && self.refused_alone_for().is_some_and(|time| time < LONGEST)
     }
 
     /// The next event to send, if one may be sent now.
@@ -157,10 +157,12 @@ impl State {
             if number - oldest >= width() {
                 return None;
             }
-            if self.lines.is_empty() || !self.lines.join(pending.entry.event.subject(), *number, &mut self.ready) {
-                return Some(*number);
+            let number = *number;
+            if self.lines.is_empty() || !self.lines.join(pending.entry.event.subject(), number, &mut self.ready) {
+                return Some(number);
             }
             self.to_send = number + 1;
+            self.report(Report::Waits(number));
         }
     }
 }

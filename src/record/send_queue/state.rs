@@ -52,8 +52,10 @@ pub(in crate::record) struct Bounds {
 /// What happens to an event, for whoever keeps the events of this queue elsewhere too.
 #[derive(Debug)]
 pub(in crate::record) enum Report {
-    /// The server refuses it for the first time.
+    /// The server refuses it for the first time, and it is sent again for a limited time.
     Refused(u64),
+    /// It waits, because it or another of its subject is refused.
+    Waits(u64),
     /// It has its outcome.
     Settled(Settled),
 }
@@ -113,7 +115,7 @@ pub(super) struct State {
     stored_at: Option<Instant>,
     /// How often in a row the server refused events, while it stored none.
     pub(super) refusals: u32,
-    /// When it began to.
+    /// Since when events are refused for now, as long as there are some.
     pub(super) refused_since: Option<Instant>,
     /// Gets the outcome of each event.
     pub(super) reports: Option<Sender<Report>>,
@@ -199,6 +201,7 @@ impl State {
             self.in_flight = (self.in_flight.0 - 1, self.in_flight.1 - pending.entry.event.size());
         }
         self.refused += usize::from(!std::mem::replace(&mut pending.is_refused, true));
+        self.refused_since.get_or_insert_with(Instant::now);
         self.retry.insert(number);
         self.retry_at = Instant::now() + retry_pause(self.refusals);
         // A reason stays while it is true of its event. Otherwise the reasons of several events would alternate in the log.
@@ -215,6 +218,12 @@ impl State {
 
     /// Makes an event that is scheduled to be sent again wait for those of its subject that are before it, and the later ones for it.
     pub(super) fn put_in_line(&mut self, number: u64, is_full: bool) {
+        let Some(pending) = self.pending.get_mut(&number) else { return };
+        if is_full {
+            // A stream takes it.
+            pending.forget_refusal();
+        }
+        self.report(Report::Waits(number));
         let Some(pending) = self.pending.get(&number) else { return };
         self.retry.remove(&number);
         let (subject, without_stream) = (pending.entry.event.subject(), pending.first_refused.filter(|_| !is_full));
@@ -226,9 +235,17 @@ impl State {
 
     /// Makes an event that has another subject now wait for none of its former one.
     pub(super) fn leave_line(&mut self, number: u64, subject: &str) {
-        self.lines.leave(subject, number, false, &mut self.ready);
+        let _none = self.lines.leave(subject, number, false, &mut self.ready);
         if number < self.to_send && !self.ready.contains(&number) {
             self.retry.insert(number);
+        }
+    }
+
+    /// Tells whoever keeps the events of this queue elsewhere too.
+    pub(super) fn report(&self, report: Report) {
+        if let Some(reports) = &self.reports {
+            // Without a receiver, the queue is about to end.
+            let _ = reports.send(report);
         }
     }
 
@@ -243,12 +260,19 @@ impl State {
         self.ready.clear();
     }
 
+    /// How long events are refused for now, if none was stored meanwhile.
+    pub(super) fn refused_alone_for(&self) -> Option<Duration> {
+        let since = self.refused_since.filter(|since| self.stored_at.is_none_or(|stored| stored < *since))?;
+        Some(since.elapsed())
+    }
+
     /// Whether the event that the server refuses is to be sent again: it was first refused less than `give_up_after` ago, or no other event
     /// was stored since, which would show that only this one is refused. None can be stored if those that wait are too far from it.
     pub(super) fn is_held(&mut self, number: u64, give_up_after: Duration) -> bool {
         let Some(pending) = self.pending.get_mut(&number) else { return false };
         let first = *pending.first_refused.get_or_insert_with(|| {
             if let Some(reports) = &self.reports {
+                // Without a receiver, the queue is about to end.
                 let _ = reports.send(Report::Refused(number));
             }
             // It has waited for others of its subject that were refused too.
@@ -292,14 +316,13 @@ impl State {
     /// Notes that the server has answered several events, and whether it stored any.
     pub(super) fn note_answers(&mut self, any_stored: bool) {
         if any_stored {
-            if self.refused_since.is_some_and(|since| since.elapsed() >= RETRY_PAUSE) {
+            if self.refused_alone_for().is_some_and(|time| time >= RETRY_PAUSE) {
                 // It takes events again, and those that wait are before the others.
                 self.retry_at = Instant::now();
             }
-            (self.stored_at, self.refusals, self.refused_since) = (Some(Instant::now()), 0, None);
+            (self.stored_at, self.refusals) = (Some(Instant::now()), 0);
         } else if self.reports.is_some() && self.refused > 0 {
             self.refusals = self.refusals.saturating_add(1);
-            self.refused_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -331,9 +354,17 @@ impl State {
         self.ready.remove(&number);
         if !self.lines.is_empty() {
             let is_stored = matches!(outcome, Outcome::Recorded(_));
-            self.lines.leave(pending.entry.event.subject(), number, is_stored, &mut self.ready);
+            for other in self.lines.leave(pending.entry.event.subject(), number, is_stored, &mut self.ready) {
+                // A stream takes its subject.
+                if let Some(other) = self.pending.get_mut(&other) {
+                    other.forget_refusal();
+                }
+            }
         }
         self.refused -= usize::from(pending.is_refused);
+        if self.refused == 0 {
+            self.refused_since = None;
+        }
         if self.refused == 0 && !self.lines.was_refused_lately() {
             self.refusal = None;
         }

@@ -116,6 +116,7 @@ impl State {
                 self.put_in_line(number, false);
             }
         }
+        self.note_answers(false);
     }
 }
 
@@ -186,6 +187,29 @@ mod tests {
         let full = Rejection::ByServer("maximum messages exceeded".into());
         let _ = queue.settle(vec![refused(9, full)], Duration::ZERO);
         assert_eq!(settled(&results), []);
+    }
+
+    #[test]
+    fn one_refused_event_delays_no_other_once_others_are_stored() {
+        let (queue, mut source, _results) = patient(&[1]);
+        let stored = || Ok(Acknowledgement::ByStream { stream: "S".into(), sequence: None, duplicate: false });
+        let settle = |number, result| queue.settle(vec![PublishResult { number, result }], Duration::from_secs(60));
+        let mut add = |number| {
+            queue.enqueue_stored([(number, Event::new("b", "x"), None)]);
+            queue.interrupt();
+            numbers(&mut source)
+        };
+        let _ = settle(1, Err(Rejection::NoStream));
+        assert_eq!(add(2), [] as [u64; 0], "a stream may be about to be made");
+        queue.state.lock().retry_at = Instant::now();
+        assert_eq!(add(3), [1]);
+        let _ = settle(1, Err(Rejection::NoStream));
+        queue.state.lock().refused_since = Instant::now().checked_sub(Duration::from_secs(2));
+        assert_eq!(add(4), [2, 3, 4], "others may be taken");
+        let _ = (settle(2, stored()), settle(1, Err(Rejection::NoStream)));
+        assert_eq!(add(5), [5]);
+        let _ = settle(1, Err(Rejection::NoStream));
+        assert_eq!(add(6), [6], "also when 1 was refused again");
     }
 
     #[test]

@@ -73,9 +73,16 @@ impl SubjectLines {
         true
     }
 
-    /// Removes an event that has its outcome, or another subject.
-    pub(super) fn leave(&mut self, subject: &str, number: u64, is_stored: bool, ready: &mut BTreeSet<u64>) {
-        let Some(line) = self.by_subject.get_mut(subject) else { return };
+    /// Removes an event that has its outcome, or another subject. Returns those that no longer wait, because a stream takes them now.
+    pub(super) fn leave(
+        &mut self,
+        subject: &str,
+        number: u64,
+        is_stored: bool,
+        ready: &mut BTreeSet<u64>,
+    ) -> BTreeSet<u64> {
+        let mut freed = BTreeSet::new();
+        let Some(line) = self.by_subject.get_mut(subject) else { return freed };
         line.waiting.remove(&number);
         line.released.remove(&number);
         if is_stored {
@@ -89,12 +96,14 @@ impl SubjectLines {
             (line.width, line.stored) = (2 * line.width, 0);
         }
         if line.width > MOST_IN_FLIGHT {
-            ready.append(&mut line.waiting);
+            freed = std::mem::take(&mut line.waiting);
+            ready.extend(&freed);
         }
         line.release(ready);
         if line.waiting.is_empty() && (line.released.is_empty() || line.width > MOST_IN_FLIGHT) {
             self.by_subject.remove(subject);
         }
+        freed
     }
 
     /// On a new connection all events join again. How many of a subject may be in flight stays.

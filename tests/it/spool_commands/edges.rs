@@ -163,6 +163,23 @@ fn rows_that_no_stream_takes_do_not_keep_the_others_however_many_are_before_them
 }
 
 #[test]
+fn rows_that_wait_are_sent_as_they_are_then_however_many() {
+    let fixture = with_table(
+        "WITH RECURSIVE n(id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM n LIMIT 300)
+         INSERT INTO events SELECT id, 'nobody.a', id FROM n",
+    );
+    let forward = Collector::start(fixture.forward(&[]), &fixture.path("forward.log"));
+    forward.said("no stream takes nobody.a");
+    fixture
+        .sql("UPDATE events SET subject = 'events.a' WHERE id > 250; DELETE FROM events WHERE id BETWEEN 201 AND 250");
+    fixture.stored(50);
+    fixture.server.make_stream("NOBODY", &["nobody.>"]);
+    eventually("all rows", || (fixture.json(&["--status"])["position"] == 300).then_some(()));
+    assert_eq!((fixture.server.messages("NOBODY"), fixture.server.messages("EVENTS")), (200, 50));
+    assert!(forward.stop().success());
+}
+
+#[test]
 fn a_full_stream_stores_the_rows_of_each_subject_in_order() {
     let fixture = Fixture::with_stream(&json!({ "max_msgs": 100, "discard": "new" }));
     fixture.sql(&format!(
