@@ -173,7 +173,11 @@ pub fn run_command() -> ExitCode {
     };
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure::report(&error),
+        Err(error) => {
+            // The error is the last line. Threads that are left might log something after it.
+            log::set_max_level(log::LevelFilter::Off);
+            failure::report(&error)
+        }
     }
 }
 
