@@ -31,10 +31,10 @@ const STOP: Duration = Duration::from_secs(5);
 /// Publish the rows of a table that another program fills: an outbox
 ///
 /// A program writes events into a table, in the transaction that changes its own tables, and this command publishes them to a stream, in
-/// the order of their ids; while the stream is full, rows of different subjects may overtake each other. It works beside the program, in any language, and beside a DirectRecorder whose table events it can forward.
-/// It keeps the position in tables of its own in the same database, whose names begin with catchment_forward, and continues there after
-/// any interruption. A row that is sent again is recognised by the database of the collector, until it forgets this forwarder: 30 days after its
-/// last row (database.forget_recorders).
+/// the order of their ids. While the stream is full or missing, only the rows of one subject stay in this order. It works beside the
+/// program, in any language, and beside a DirectRecorder whose table events it can forward. It keeps the position in tables of its own in
+/// the same database, whose names begin with catchment_forward, and continues there after any interruption. A row that is sent again is
+/// recognised by the database of the collector, until it forgets this forwarder: 30 days after its last row (database.forget_recorders).
 ///
 /// The table needs the columns id INTEGER PRIMARY KEY, subject and payload. The ids have to be positive and to ascend in the order of the commits, as
 /// those that SQLite gives do: a row that appears below the position is not forwarded, and a warning and --status say so. headers (a JSON object) and published_us are used if they are

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use limiter::{Limiter, Verdict};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::progress;
 use super::values::{printable, shown_time};
@@ -135,6 +135,14 @@ pub fn start(args: &LogArgs) {
     }
 }
 
+/// Whether there may be further lines. Held while one is written.
+static IS_OPEN: RwLock<bool> = RwLock::new(true);
+
+/// Writes no more lines. Returns when those that are being written are complete.
+pub fn end() {
+    *IS_OPEN.write() = false;
+}
+
 /// Writes a line of JSON of level error to standard error, whatever the level of the log.
 pub fn write_error(message: &str) -> io::Result<()> {
     let line = LogLine {
@@ -228,7 +236,8 @@ impl log::Log for AboveProgress {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.logger.matches(record) {
+        let is_open = IS_OPEN.read_recursive();
+        if !*is_open || !self.logger.matches(record) {
             return;
         }
         let Some(limiter) = &self.limiter else { return progress::aside(|| self.logger.log(record)) };

@@ -175,7 +175,7 @@ pub fn run_command() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The error is the last line. Threads that are left might log something after it.
-            log::set_max_level(log::LevelFilter::Off);
+            logging::end();
             failure::report(&error)
         }
     }

@@ -31,8 +31,8 @@ const RULE: &str = "──";
 pub struct Grid {
     header: Vec<String>,
     rows: Vec<Vec<GridCell>>,
-    /// The widths that these rows need.
-    widths: Vec<usize>,
+    /// The lengths of the header and of these rows.
+    lengths: Vec<Lengths>,
     /// How many rows were printed.
     printed: u64,
     are_blocks: bool,
@@ -56,19 +56,19 @@ impl Grid {
     }
 
     fn with_width(header: Vec<String>, width: Option<usize>) -> Self {
-        Self { header, rows: Vec::new(), widths: Vec::new(), printed: 0, are_blocks: false, width }
+        Self { lengths: of_header(&header), header, rows: Vec::new(), printed: 0, are_blocks: false, width }
     }
 
     /// Adds a row. Prints when there are enough.
     pub fn row(&mut self, to: &mut impl Write, row: Vec<GridCell>) -> io::Result<()> {
-        let widths: Vec<usize> = row.iter().map(|cell| cell.text().width()).collect();
-        let before = self.widths.iter().copied().chain(std::iter::repeat(0));
-        let both: Vec<usize> = widths.iter().zip(before).map(|(width, before)| *width.max(&before)).collect();
-        let area = both.iter().sum::<usize>().saturating_mul(self.rows.len() + 1);
-        let is_enough = self.rows.len() >= ROWS_AT_A_TIME || (area > AREA_AT_A_TIME && !self.rows.is_empty());
-        self.widths = if is_enough { widths } else { both };
-        if is_enough {
+        let mut with_it = self.lengths.clone();
+        include(&mut with_it, &row);
+        let area = with_it.iter().map(|of| of.longest).sum::<usize>().saturating_mul(self.rows.len() + 1);
+        if self.rows.len() >= ROWS_AT_A_TIME || (area > AREA_AT_A_TIME && !self.rows.is_empty()) {
             self.print(to)?;
+            include(&mut self.lengths, &row);
+        } else {
+            self.lengths = with_it;
         }
         self.rows.push(row);
         Ok(())
@@ -86,7 +86,7 @@ impl Grid {
 
     fn print(&mut self, to: &mut impl Write) -> io::Result<()> {
         let rows = std::mem::take(&mut self.rows);
-        let lengths = lengths(&self.header, &rows);
+        let lengths = std::mem::replace(&mut self.lengths, of_header(&self.header));
         let is_too_long = lengths.iter().any(|of| of.longest > LONGEST_TEXT);
         let fitting = fitting(&lengths, self.width.filter(|_| !rows.is_empty())).filter(|_| !is_too_long);
         self.are_blocks |= fitting.is_none();
@@ -120,20 +120,20 @@ struct Lengths {
     unbroken: usize,
 }
 
-fn lengths(header: &[String], rows: &[Vec<GridCell>]) -> Vec<Lengths> {
-    let mut all: Vec<Lengths> =
-        header.iter().map(|name| Lengths { longest: name.width(), unbroken: name.width() }).collect();
-    for row in rows {
-        for (lengths, cell) in all.iter_mut().zip(row) {
-            let length = cell.text().width();
-            let unbroken = match cell {
-                GridCell::Text(text) => text.split(' ').map(UnicodeWidthStr::width).max().unwrap_or(0),
-                _ => length,
-            };
-            *lengths = Lengths { longest: lengths.longest.max(length), unbroken: lengths.unbroken.max(unbroken) };
-        }
+fn of_header(header: &[String]) -> Vec<Lengths> {
+    header.iter().map(|name| Lengths { longest: name.width(), unbroken: name.width() }).collect()
+}
+
+/// The same with this row.
+fn include(all: &mut [Lengths], row: &[GridCell]) {
+    for (lengths, cell) in all.iter_mut().zip(row) {
+        let length = cell.text().width();
+        let unbroken = match cell {
+            GridCell::Text(text) => text.split(' ').map(UnicodeWidthStr::width).max().unwrap_or(0),
+            _ => length,
+        };
+        *lengths = Lengths { longest: lengths.longest.max(length), unbroken: lengths.unbroken.max(unbroken) };
     }
-    all
 }
 
 /// Widths of the columns for a table of at most this width; `None` if there are none.

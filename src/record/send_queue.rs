@@ -166,9 +166,7 @@ impl SendQueue {
         for PublishResult { number, result } in results {
             let Some(outcome) = self.outcome_of(state, number, result, grace) else { continue };
             any_stored |= matches!(outcome, Outcome::Recorded(_));
-            let pending = state.pending.get(&number).filter(|pending| pending.in_flight);
-            answered += pending.map_or(0, |pending| pending.entry.event.size());
-            state.settle(number, outcome);
+            answered += state.settle(number, outcome);
         }
         self.adapt_window(state, answered, waited);
         state.has_stored_any |= any_stored;

@@ -7,9 +7,9 @@
 //! | `opened` | when it was last opened for writing |
 //! | `home` | which file it is, and which it was: [`FileIdentity`](super::FileIdentity) |
 //! | `replay` | the replay that fills it: [`ReplayNote`](super::ReplayNote) |
-//! | `partition:STREAM`, `undivided:STREAM` | the partitions that it collects, and up to where the stream had none |
-//! | `import:NAME`, `import-lines:…` | how far an import is, and the marks of its lines |
-//! | `archive:…` | how far rows are in an archive of retention |
+//! | `partition of STREAM`, `undivided of STREAM` | the partitions that it collects, and up to where the stream had none |
+//! | `import:NAME`, `import-lines:NAME:FIRST` | how far an import is, and the marks of its lines |
+//! | `archive TABLE PATH` | how far rows are in an archive of retention |
 
 use rusqlite::types::{FromSql, ToSql};
 use rusqlite::{Connection, OptionalExtension, params};

@@ -5,11 +5,10 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthContext, Authorization};
-use rustix::fs::{Access, AtFlags};
-use rustix::io::Errno;
 
 use super::database_file::{file_beside, must_not_be_foreign};
 use super::migrations::{self, Migration};
+use super::read_connection::may_write;
 use super::read_only::{immutable, read_only};
 use super::routes::Routes;
 use super::routes::authorizer::Authorizer;
@@ -47,14 +46,11 @@ pub(super) fn must_be_usable(config: &DatabaseConfig, routes: &Routes) -> Result
 ///
 /// [`Error::Database`].
 pub(super) fn must_be_writable(path: &Path) -> Result<(), Error> {
-    match rustix::fs::accessat(rustix::fs::CWD, path, Access::WRITE_OK, AtFlags::EACCESS) {
-        Err(Errno::ACCESS | Errno::ROFS) => {
-            let error = Error::database(DatabaseFault::Unwritable, path, "this user may not write it");
-            Err(error.with_remedy("change its permissions, or run the command as a user who may write it"))
-        }
-        // Whatever else is wrong, opening it shows that.
-        _ => Ok(()),
+    if !path.exists() || may_write(path) {
+        return Ok(());
     }
+    let error = Error::database(DatabaseFault::Unwritable, path, "this user may not write it");
+    Err(error.with_remedy("change its permissions, or run the command as a user who may write it"))
 }
 
 /// Refuses a database without catchment's tables that has a table or view `events` of another program which cannot take the events that

@@ -208,7 +208,7 @@ fn must_be_readable_as(database: &Path, file: &Path, role: &str) -> Result<(), E
 
 /// Whether this user may write the file. Opening it to find out would release this process's locks on it:
 /// <https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_>.
-fn may_write(path: &Path) -> bool {
+pub(super) fn may_write(path: &Path) -> bool {
     rustix::fs::accessat(rustix::fs::CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 

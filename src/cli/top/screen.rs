@@ -152,7 +152,7 @@ mod tests {
             assert_eq!(key_of(typed), Some(Key::Quit), "{typed:?}");
         }
         assert_eq!((key_of(b"\x1a"), key_of(b"\x0c")), (Some(Key::Suspend), Some(Key::Redraw)));
-        for typed in [&b"\x1b[A"[..], b"x", b"\x1bq", b"\x1b[", b" "] {
+        for typed in [&b"\x1b[A"[..], b"x", b"\x1bOq", b"\x1bq", b"\x1b[", b" "] {
             assert_eq!(key_of(typed), None, "{typed:?}");
         }
     }

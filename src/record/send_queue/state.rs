@@ -223,14 +223,13 @@ impl State {
             // A stream takes it.
             pending.forget_refusal();
         }
-        self.report(Report::Waits(number));
-        let Some(pending) = self.pending.get(&number) else { return };
+        let (subject, without_stream) = (pending.entry.event.subject(), pending.first_refused);
         self.retry.remove(&number);
-        let (subject, without_stream) = (pending.entry.event.subject(), pending.first_refused.filter(|_| !is_full));
         self.retry.extend(self.lines.refuse(subject, number, without_stream, &mut self.ready));
         if is_full {
             self.retry_at = self.retry_at.min(Instant::now() + pause_for_room(self.refusals, self.retry.len()));
         }
+        self.report(Report::Waits(number));
     }
 
     /// Makes an event that has another subject now wait for none of its former one.
@@ -270,18 +269,18 @@ impl State {
     /// was stored since, which would show that only this one is refused. None can be stored if those that wait are too far from it.
     pub(super) fn is_held(&mut self, number: u64, give_up_after: Duration) -> bool {
         let Some(pending) = self.pending.get_mut(&number) else { return false };
-        let first = *pending.first_refused.get_or_insert_with(|| {
-            if let Some(reports) = &self.reports {
-                // Without a receiver, the queue is about to end.
-                let _ = reports.send(Report::Refused(number));
-            }
-            // It has waited for others of its subject that were refused too.
-            self.lines.refused_since(pending.entry.event.subject()).unwrap_or_else(Instant::now)
-        });
+        let (known, others_stored) = (pending.first_refused, pending.others_stored);
+        // It may have waited for others of its subject that were refused too.
+        let since = || self.lines.refused_since(pending.entry.event.subject()).unwrap_or_else(Instant::now);
+        let first = known.unwrap_or_else(since);
+        pending.first_refused = Some(first);
+        if known.is_none() {
+            self.report(Report::Refused(number));
+        }
         if first.elapsed() < give_up_after {
             return true;
         }
-        let others_stored = pending.others_stored || self.stored_at.is_some_and(|stored| stored >= first);
+        let others_stored = others_stored || self.stored_at.is_some_and(|stored| stored >= first);
         !others_stored && !self.blocks_others(number)
     }
 
@@ -345,9 +344,9 @@ impl State {
     }
 
     /// Sets the outcome of a pending event. A failure that no receipt will report is kept for the next flush. Call
-    /// [`unlock_and_log`] afterwards.
-    pub(super) fn settle(&mut self, number: u64, outcome: Outcome) {
-        let Some(pending) = self.pending.remove(&number) else { return };
+    /// [`unlock_and_log`] afterwards. Returns how many bytes of it were in flight.
+    pub(super) fn settle(&mut self, number: u64, outcome: Outcome) -> usize {
+        let Some(pending) = self.pending.remove(&number) else { return 0 };
         let size = pending.entry.event.size();
         self.bytes -= size;
         self.retry.remove(&number);
@@ -371,17 +370,17 @@ impl State {
         if pending.in_flight {
             self.in_flight = (self.in_flight.0 - 1, self.in_flight.1 - size);
         }
-        if let Some(reports) = &self.reports {
+        if self.reports.is_some() {
             let result = match &outcome {
                 Outcome::Recorded(metadata) => Ok(metadata.clone()),
                 Outcome::Failed(reason) => Err(reason.clone()),
             };
-            // Without a receiver, the queue is about to end.
-            let _ = reports.send(Report::Settled(Settled { number, result }));
+            self.report(Report::Settled(Settled { number, result }));
         }
         if let Some(failure) = self.set_outcome(pending.entry, outcome) {
             self.failures.keep(failure);
         }
+        if pending.in_flight { size } else { 0 }
     }
 
     /// Counts and sets the outcome of an event that is no longer pending. Returns a failure that no receipt will report.

@@ -38,18 +38,18 @@ pub(super) fn like(
     let mut ranges: Vec<Range> = Vec::new();
     let mut refused = None;
     for sample in samples {
+        // One range for all texts: their forms differ only within a day.
+        let is_text = |cell: &Cell| matches!(cell, Cell::Text(_));
+        if is_text(sample) && ranges.iter().any(|known| is_text(&known[0])) {
+            continue;
+        }
         match range_of(sample, keep, now_us, connection) {
-            // One for all texts: their forms differ only within a day.
-            Ok(range) if ranges.iter().any(|known| is_like(&known[0], &range[0])) => {}
+            Ok(range) if ranges.contains(&range) => {}
             Ok(range) => ranges.push(range),
             Err(reason) => refused = refused.or(Some(reason)),
         }
     }
     refused.filter(|_| ranges.is_empty()).map_or(Ok(ranges), Err)
-}
-
-fn is_like(one: &Cell, other: &Cell) -> bool {
-    matches!((one, other), (Cell::Text(_), Cell::Text(_))) || one == other
 }
 
 fn range_of(sample: &Cell, keep: Duration, now_us: i64, connection: &Connection) -> Result<Range, String> {
